@@ -1,0 +1,38 @@
+# Everything works on a fresh clone with nothing but Python >= 3.11 and make.
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+SYSTEM_PYTHON := $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(shell $(p) -c 'import sys; print("$(p)") if sys.version_info >= (3, 11) else exit(1)' 2>/dev/null)))
+PYTEST_WORKERS ?= 2
+
+.PHONY: run test check demo bench build setup
+run: setup
+	@$(VENV)/bin/pgflows dev
+
+test: setup
+	@$(PYTHON) -m pytest -n $(PYTEST_WORKERS) $(ARGS)
+
+check: setup
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports
+
+demo: setup
+	@$(VENV)/bin/pgflows demo $(ARGS)
+
+bench: setup
+	@$(PYTHON) -m tests.bench.bench $(ARGS)
+
+build: setup
+	@rm -rf dist
+	@$(PYTHON) -m build --outdir dist
+
+setup: $(STAMP)
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(SYSTEM_PYTHON)" || { echo "pgflows needs Python 3.11 or later on the PATH" >&2; exit 1; }
+	@test -x $(PYTHON) || $(SYSTEM_PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) (once) ..."
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@

@@ -1,0 +1,5 @@
+"""`python -m pgflows` is the command line."""
+
+from pgflows.cli import main
+
+main()

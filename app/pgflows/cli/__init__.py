@@ -1,0 +1,57 @@
+"""The command line. Errors of ours end as one message and exit code 1; anything else is a bug."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+
+from pgflows.cli import local, maintenance, remote
+from pgflows.errors import PgflowsError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Durable workflows on the PostgreSQL you already have.",
+)
+
+
+@app.callback()
+def _options(
+    log_level: Annotated[
+        str, typer.Option(envvar="PGFLOWS_LOG_LEVEL", help="debug, info, warning or error")
+    ] = "info",
+) -> None:
+    logging.basicConfig(
+        level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+
+
+local.register(app)
+maintenance.register(app)
+remote.register(app)
+
+
+def main() -> None:
+    """The entry point `pgflows`."""
+    error = Console(stderr=True, soft_wrap=True)
+    try:
+        app()
+    except PgflowsError as e:
+        error.print("error:", e.message, style="red", markup=False, highlight=False)
+        sys.exit(1)
+    except ValidationError as e:
+        if e.title != "Settings":
+            raise
+        for problem in e.errors():
+            name = "_".join(map(str, problem["loc"])).upper()
+            error.print(f"error: PGFLOWS_{name}: {problem['msg']}", markup=False, highlight=False)
+        sys.exit(1)
+    except BrokenPipeError:
+        os._exit(1)

@@ -1,0 +1,122 @@
+"""The commands that look after a deployment: migrate, check, doctor, keys."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from pgflows import db
+from pgflows.cli.doctor import examine
+from pgflows.errors import SetupError
+from pgflows.flow import compile_app
+from pgflows.registry import load_app
+from pgflows.schema import migrate as migrate_database
+from pgflows.schema import print_sql
+from pgflows.settings import Settings
+
+T = TypeVar("T")
+console = Console()
+keys_app = typer.Typer(no_args_is_help=True, help="The keys that sign step calls.")
+Dsn = Annotated[str | None, typer.Option(help="The database; unset: PGFLOWS_DSN")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON")]
+MARKS = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "broken": "[red]broken[/]"}
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    for command in (migrate, check, doctor):
+        app.command(command.__name__)(command)
+    app.add_typer(keys_app, name="keys")
+
+
+def _dsn(given: str | None) -> str:
+    dsn = given or Settings().dsn
+    if not dsn:
+        raise SetupError("no database is named: give --dsn or set PGFLOWS_DSN")
+    return dsn
+
+
+def migrate(
+    dsn: Dsn = None,
+    print_: Annotated[
+        bool, typer.Option("--print", help="Only print the SQL, for a DBA to read or run")
+    ] = False,
+) -> None:
+    """Bring the database up to date."""
+    if print_:
+        typer.echo(print_sql(), nl=False)
+        return
+    applied = asyncio.run(migrate_database(_dsn(dsn), Settings()))
+    for name in applied:
+        typer.echo(f"applied {name}")
+    if not applied:
+        typer.echo("the database is up to date")
+
+
+def check(as_json: Json = False) -> None:
+    """Compile every workflow; say what cannot be translated, and where."""
+    settings = Settings()
+    app = load_app(settings.app)
+    flows = compile_app(app)
+    if as_json:
+        typer.echo(json.dumps({"workflows": sorted(flows), "steps": sorted(app.steps)}))
+    else:
+        typer.echo(f"{len(flows)} workflows and {len(app.steps)} steps are in order")
+
+
+def doctor(dsn: Dsn = None, as_json: Json = False) -> None:
+    """What this server can do, and what to do about what it cannot; exit code 1 if broken."""
+    settings = Settings()
+    findings = asyncio.run(examine(dsn or settings.dsn, settings))
+    if as_json:
+        typer.echo(json.dumps([f.as_dict() for f in findings], indent=2))
+    else:
+        table = Table("", "what", "found", "to do")
+        for f in findings:
+            table.add_row(MARKS[f.verdict], f.what, f.found, f.advice)
+        console.print(table)
+    if any(f.verdict == "broken" for f in findings):
+        raise typer.Exit(1)
+
+
+@keys_app.command("list")
+def list_keys(dsn: Dsn = None, as_json: Json = False) -> None:
+    """The keys, newest first; the one without an end signs."""
+    rows = _ask(_dsn(dsn), lambda c: c.fetch("select * from pgflows.list_keys()"))
+    found = [
+        {k: v if v is None or isinstance(v, str) else v.isoformat() for k, v in dict(r).items()}
+        for r in rows
+    ]
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    table = Table("key", "created", "retired")
+    for row in found:
+        table.add_row(row["key_id"], row["created_at"], row["retired_at"] or "")
+    console.print(table)
+
+
+@keys_app.command("rotate")
+def rotate_key(dsn: Dsn = None) -> None:
+    """A new key signs from now on; calls that were signed before stay good."""
+    name = _ask(_dsn(dsn), lambda c: c.fetchval("select pgflows.rotate_key()"))
+    typer.echo(f"key {name} signs now")
+
+
+def _ask(dsn: str, question: Callable[[db.Connection], Awaitable[T]]) -> T:
+    async def ask() -> T:
+        conn = await db.connect(dsn, "pgflows keys")
+        try:
+            return await question(conn)
+        finally:
+            await conn.close()
+
+    return asyncio.run(ask())
+
+

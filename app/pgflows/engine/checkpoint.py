@@ -1,0 +1,206 @@
+"""Writes of many runs in one statement: whatever is pending when the last flush ends goes into the
+next.
+
+A run collects `Write`s. They become durable either here or on board of a compiled node's batch
+(`lane.py`); both check the run's claim under its row lock, so a run that lost its claim writes
+nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import asyncpg
+
+from pgflows.engine.results import Result
+
+CHECKPOINT = (
+    "select df._checkpoint($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18,$19)"
+)
+
+
+class ClaimLost(Exception):
+    """Another engine owns the run by now, or it ended: stop working on it."""
+
+
+class Spoiled(Exception):
+    """PostgreSQL refused the values of this run's writes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """The state of some nodes that changed together, and the signals that were used up by it."""
+
+    nodes: tuple[str, ...]
+    status: str
+    result: Result | None
+    execution: str
+    consumed: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How an instance ends, or `running` to show that it began; output where the root's result is
+    not it.
+    """
+
+    status: str
+    output: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Resume state, numbered within its run.
+
+    With `wake_at` (seconds since 1970, infinity for never) the run is parked: it leaves its engine
+    until then, or until one of `signals` is raised.
+    """
+
+    number: int
+    text: str
+    wake_at: float | None = None
+    signals: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Entry:
+    """What one run wants written in one go."""
+
+    instance: str
+    token: uuid.UUID
+    writes: list[Write] = field(default_factory=list)
+    ending: Ending | None = None
+    state: State | None = None
+    done: asyncio.Future[None] | None = None
+
+
+class Columns:
+    """Writes turned into array arguments; of several writes of one node the last counts."""
+
+    def __init__(self) -> None:
+        self._rows: dict[tuple[str, str], Write] = {}
+        self.consumed: list[int] = []
+
+    def add(self, instance: str, writes: Iterable[Write], without: Collection[str] = ()) -> None:
+        for write in writes:
+            self.consumed.extend(write.consumed)
+            for node in write.nodes:
+                if node not in without:
+                    self._rows.pop((instance, node), None)
+                    self._rows[instance, node] = write
+
+    def arguments(self) -> tuple[list[Any], ...]:
+        """Instances, nodes, statuses, results, execution ids."""
+        return (
+            [i for i, _ in self._rows],
+            [n for _, n in self._rows],
+            [w.status for w in self._rows.values()],
+            [w.result.text if w.result else None for w in self._rows.values()],
+            [w.execution for w in self._rows.values()],
+        )
+
+    def kept(self) -> tuple[list[str], list[str], list[str]]:
+        """Instances, nodes and texts of the results whose order of keys jsonb would lose."""
+        found = [
+            (i, n, w.result.text)
+            for (i, n), w in self._rows.items()
+            if w.result is not None and w.result.ordered
+        ]
+        return [i for i, _, _ in found], [n for _, n, _ in found], [t for _, _, t in found]
+
+
+async def write(conn: asyncpg.Connection[Any], entries: list[Entry]) -> set[str]:
+    """One df._checkpoint call; returns the instances whose claim still holds."""
+    columns = Columns()
+    for e in entries:
+        columns.add(e.instance, e.writes)
+    ends = [(e.instance, e.ending) for e in entries if e.ending]
+    states = [(e.instance, e.state) for e in entries if e.state is not None]
+    held = await conn.fetchval(
+        CHECKPOINT,
+        [e.instance for e in entries],
+        [e.token for e in entries],
+        *columns.arguments(),
+        *columns.kept(),
+        [i for i, _ in ends],
+        [end.status for _, end in ends],
+        [end.output for _, end in ends],
+        [i for i, _ in states],
+        [s.number for _, s in states],
+        [s.text for _, s in states],
+        [s.wake_at for _, s in states],
+        [json.dumps(s.signals) if s.signals else None for _, s in states],
+        columns.consumed,
+    )
+    return set(held)
+
+
+class Checkpointer:
+    """One flusher on one connection; `submit` returns when the entry is durable."""
+
+    def __init__(self, conn: asyncpg.Connection[Any], most: int = 200) -> None:
+        self._conn = conn
+        self._most = most
+        self._pending: list[Entry] = []
+        self._wake = asyncio.Event()
+        self.flushes = 0
+        self.entries = 0
+
+    async def submit(self, entry: Entry) -> None:
+        """Raises ClaimLost, Spoiled, or the connection's error."""
+        entry.done = asyncio.get_running_loop().create_future()
+        self.add(entry)
+        await entry.done
+
+    def add(self, entry: Entry) -> None:
+        """Queues an entry whose `done`, if it has one, somebody else awaits."""
+        self._pending.append(entry)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Flushes for ever. A connection error ends it, after every waiting run was told."""
+        while True:
+            await self._wake.wait()
+            batch, self._pending = self._pending[: self._most], self._pending[self._most :]
+            if not self._pending:
+                self._wake.clear()
+            try:
+                await self._flush(batch)
+            except BaseException as e:
+                self._fail(batch + self._pending, e)
+                raise
+
+    async def _flush(self, batch: list[Entry]) -> None:
+        """A value that PostgreSQL refuses is found by halving and spoils its own run only."""
+        self.flushes += 1
+        try:
+            held = await write(self._conn, batch)
+        except asyncpg.DataError as e:
+            if len(batch) == 1:
+                self._fail(batch, Spoiled(str(e)))
+                return
+            middle = len(batch) // 2
+            await self._flush(batch[:middle])
+            await self._flush(batch[middle:])
+            return
+        self.entries += len(batch)
+        for entry in batch:
+            if entry.done is None or entry.done.done():
+                continue
+            if entry.instance in held:
+                entry.done.set_result(None)
+            else:
+                self._fail([entry], ClaimLost(entry.instance))
+
+    @staticmethod
+    def _fail(entries: list[Entry], error: BaseException) -> None:
+        told = error if isinstance(error, Exception) else ClaimLost("the engine stops")
+        for e in entries:
+            if e.done is not None and not e.done.done():
+                e.done.set_exception(told)
+                e.done.exception()

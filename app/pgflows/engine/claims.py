@@ -1,0 +1,117 @@
+"""The engine's control connection: heartbeat, claims, and the graphs of what was claimed.
+
+Graphs of prepared templates are loaded once, the nodes of other instances each time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import json
+import uuid
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import asyncpg
+
+from pgflows.engine.graph import Graph, build
+from pgflows.engine.results import Result
+from pgflows.engine.run import Claim
+
+MOST_TEMPLATES = 500
+
+
+class Claims:
+    """All statements of the control connection, one at a time."""
+
+    def __init__(self, conn: asyncpg.Connection[Any], engine: uuid.UUID) -> None:
+        self._conn = conn
+        self._engine = engine
+        self._turn = asyncio.Lock()
+        self._templates: OrderedDict[bytes, Graph] = OrderedDict()
+
+    async def open(self, before: uuid.UUID | None) -> None:
+        """Announces the engine; what its earlier session held becomes free."""
+        async with self._turn:
+            await self._conn.execute("select df._open_engine($1, $2)", self._engine, before)
+
+    async def close(self) -> None:
+        """Gives every run back."""
+        async with self._turn:
+            await self._conn.execute("select df._close_engine($1)", self._engine)
+
+    async def beat(self) -> tuple[dt.datetime, bool, dt.datetime | None]:
+        """The database's time, whether this engine still counts as alive, when the next instance is
+        due.
+        """
+        async with self._turn:
+            [row] = await self._conn.fetch("select * from df._heartbeat($1)", self._engine)
+        return row["at"], row["alive"], row["due"]
+
+    async def claim(self, most: int) -> list[asyncpg.Record]:
+        """Up to `most` free instances, ours from now on."""
+        async with self._turn:
+            return await self._conn.fetch("select * from df._claim($1, $2)", self._engine, most)
+
+    async def resolve(self, rows: Sequence[asyncpg.Record]) -> list[Claim]:
+        """Claims with their graphs. Only an instance that was begun before needs its nodes."""
+        unknown = [
+            r["instance_id"] for r in rows if r["state"] is not None or r["template"] is None
+        ]
+        loaded: dict[str, list[asyncpg.Record]] = {i: [] for i in unknown}
+        if unknown:
+            async with self._turn:
+                nodes = await self._conn.fetch("select * from df._load($1)", unknown)
+            for node in nodes:
+                loaded[node["instance_id"]].append(node)
+        return [await self._claim(r, loaded.get(r["instance_id"])) for r in rows]
+
+    async def _claim(self, row: asyncpg.Record, nodes: list[asyncpg.Record] | None) -> Claim:
+        if nodes is None:
+            graph = await self._template(row["template"], row["root_node"])
+        else:
+            graph = build(row["root_node"], nodes)
+        before = {
+            n["id"]: (n["status"], n["execution_id"], Result(n["result"]))
+            for n in nodes or ()
+            if n["status"] in ("completed", "failed") and n["result"] is not None
+        }
+        return Claim(
+            row["instance_id"],
+            row["token"],
+            row["label"],
+            row["role"] or "",
+            json.loads(row["vars"]),
+            graph,
+            before,
+            json.loads(row["state"] or "{}"),
+        )
+
+    async def _template(self, key: bytes, root: str) -> Graph:
+        graph = self._templates.get(key)
+        if graph is None:
+            async with self._turn:
+                graph = build(
+                    root, await self._conn.fetch("select * from df._load_template($1)", key)
+                )
+            self._templates[key] = graph
+            if len(self._templates) > MOST_TEMPLATES:
+                self._templates.popitem(last=False)
+        return graph
+
+    async def release(self, claim: Claim, reason: str | None) -> None:
+        """Gives one run back; with a reason it counts as a failure of the engine on it."""
+        async with self._turn:
+            await self._conn.execute(
+                "select df._release($1, $2, $3)", claim.instance, claim.token, reason
+            )
+
+    async def mail(self, instances: list[str]) -> list[asyncpg.Record]:
+        """Signals raised for these instances and not used up yet, oldest first."""
+        async with self._turn:
+            return await self._conn.fetch("select * from df._mail($1)", instances)
+
+    async def base_urls(self) -> list[str]:
+        async with self._turn:
+            return [r["url"] for r in await self._conn.fetch("select url from pgflows.base_urls")]

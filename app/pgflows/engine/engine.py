@@ -1,0 +1,354 @@
+"""The engine process of the embedded `df`: it claims instances and runs them to their end.
+
+One session with the database at a time: a control connection (heartbeat, claims, LISTEN), a
+checkpointing connection, and lane connections as pgflows_run. When any of them breaks, every run
+in memory is dropped (nothing that matters is only in memory), the session is opened anew and the
+runs are claimed again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import asyncpg
+
+from pgflows.engine.checkpoint import Checkpointer, ClaimLost, Entry
+from pgflows.engine.claims import Claims
+from pgflows.engine.lane import Lane, Ride
+from pgflows.engine.leaves import Pause
+from pgflows.engine.login import RUN_ROLE, Logins
+from pgflows.engine.outbound import Outbound, Targets
+from pgflows.engine.results import NodeFailed, Result
+from pgflows.engine.run import Claim, Run
+from pgflows.engine.statements import Statements
+from pgflows.settings import Settings
+from pgflows.testing import crash_point
+
+log = logging.getLogger("pgflows.engine")
+
+BEAT, SHOW_AFTER, LANES = 1.0, 0.25, 2
+LOST = (asyncpg.InterfaceError, asyncpg.PostgresConnectionError, OSError, ConnectionError)
+SHUTDOWN = ("57P01", "57P02", "57P03", "53300", "25P03")
+
+
+def is_lost(error: BaseException) -> bool:
+    """True where the database went away, as against a statement that it refused."""
+    return isinstance(error, LOST) or getattr(error, "sqlstate", None) in SHUTDOWN
+
+
+class Engine:
+    """Runs instances until stopped. `run()` survives restarts of PostgreSQL."""
+
+    def __init__(self, settings: Settings, dsn: str) -> None:
+        self._settings = settings
+        self._logins = Logins(dsn, settings.run_dsn)
+        self._session: Session | None = None
+        self.sessions = 0
+
+    async def run(self) -> None:
+        """Returns only by cancellation; then it gives its runs back."""
+        before: uuid.UUID | None = None
+        pause = 0.1
+        while True:
+            session = Session(self._settings, self._logins, before)
+            before = session.id
+            try:
+                self._session = session
+                self.sessions += 1
+                await session.run()
+            except Exception as e:
+                if not is_lost(e) and not isinstance(e, NodeFailed):
+                    log.exception("engine session %s failed; opening another", session.id)
+                else:
+                    log.warning(
+                        "engine session %s lost the database (%s); opening another", session.id, e
+                    )
+            pause = 0.1 if session.lasted > 5 else min(pause * 2, 2.0)
+            await asyncio.sleep(pause)
+
+    def stats(self) -> dict[str, Any]:
+        """Counters of the current session, for /stats."""
+        session = self._session
+        return {"sessions": self.sessions} | (session.stats() if session else {})
+
+
+class Session:
+    """One life of an engine with the database; implements what a run needs (`run.Services`)."""
+
+    def __init__(self, settings: Settings, logins: Logins, before: uuid.UUID | None) -> None:
+        self.id = uuid.uuid4()
+        self._before = before
+        self._settings = settings
+        self._logins = logins
+        self._targets = Targets(settings.http_targets)
+        self._runs: dict[str, tuple[Run, asyncio.Task[None]]] = {}
+        self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+        self._lane = Lane()
+        self._statements = Statements(logins)
+        self._letters = asyncio.Event()
+        self._addressed: dict[str, None] = {}
+        self._parked = 0
+        self._clock = (0.0, 0.0)
+        self._due: float | None = None
+        self._bases_read = 0.0
+        self._opened = 0.0
+        self._finished = 0
+
+    @property
+    def lasted(self) -> float:
+        return time.monotonic() - self._opened if self._opened else 0.0
+
+    # -- one life
+
+    async def run(self) -> None:
+        async with AsyncExitStack() as stack:
+            control = await self._connection(stack, {"synchronous_commit": "off"})
+            await self._logins.learn(control)
+            self._claims = Claims(control, self.id)
+            self._checkpointer = Checkpointer(await self._connection(stack, {}))
+            lanes = [await self._lane_connection(stack) for _ in range(LANES)]
+            self._outbound = Outbound(self._targets)
+            stack.push_async_callback(self._outbound.close)
+            stack.push_async_callback(self._statements.close)
+            await self._claims.open(self._before)
+            self._opened = time.monotonic()
+            await control.add_listener("df_work", lambda *_: self._wake.set())
+            await control.add_listener("df_cancel", self._on_cancel)
+            await control.add_listener("df_signal", self._on_signal)
+            await self._refresh()
+            log.info("engine %s runs", self.id)
+            loops = [self._claiming(), self._checkpointer.run(), self._showing()]
+            loops.append(self._reading_mail())
+            loops += [self._lane.drive(conn) for conn in lanes]
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for loop in loops:
+                        group.create_task(loop)
+            except ExceptionGroup as e:
+                raise e.exceptions[0] from e
+            finally:
+                await self._drop_runs()
+                await self._close()
+
+    async def _connection(
+        self, stack: AsyncExitStack, settings: dict[str, str]
+    ) -> asyncpg.Connection[Any]:
+        conn = await self._logins.connect(
+            server_settings={"application_name": "pgflows engine", "search_path": "pg_catalog"}
+            | settings
+        )
+        stack.callback(conn.terminate)
+        return conn
+
+    async def _lane_connection(self, stack: AsyncExitStack) -> asyncpg.Connection[Any]:
+        conn = await self._logins.connect_as(
+            RUN_ROLE,
+            server_settings={"application_name": "pgflows lane", "df.in_workflow": "true"},
+        )
+        stack.callback(conn.terminate)
+        return conn
+
+    async def _close(self) -> None:
+        try:
+            async with asyncio.timeout(2):
+                await self._claims.close()
+        except (TimeoutError, *LOST, asyncpg.PostgresError) as e:
+            log.warning("engine %s could not give its runs back (%s); others take them", self.id, e)
+
+    async def _drop_runs(self) -> None:
+        tasks = [task for _, task in self._runs.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # -- claiming
+
+    async def _claiming(self) -> None:
+        """Heartbeats once a second and claims when something is due, as far as there is room."""
+        beat = 0.0
+        while True:
+            if time.monotonic() - beat >= BEAT:
+                beat = time.monotonic()
+                await self._beat()
+            room = self._settings.engine_instances - len(self._runs)
+            if room > 0 and (
+                self._wake.is_set() or (self._due is not None and self._due <= self.now())
+            ):
+                self._wake.clear()
+                await self._claim(min(room, 100))
+                continue
+            wait = max(0.01, beat + BEAT - time.monotonic())
+            if room > 0 and self._due is not None:
+                wait = max(0.001, min(wait, self._due - self.now()))
+            try:
+                async with asyncio.timeout(wait):
+                    await self._room_and_work()
+            except TimeoutError:
+                continue
+
+    async def _room_and_work(self) -> None:
+        """Returns when there is a reason to claim."""
+        if len(self._runs) >= self._settings.engine_instances:
+            self._room.clear()
+            await self._room.wait()
+        await self._wake.wait()
+
+    async def _beat(self) -> None:
+        at, alive, due = await self._claims.beat()
+        self._clock = (at.timestamp(), time.monotonic())
+        self._due = due.timestamp() if due is not None else None
+        if not alive:
+            raise ConnectionError("this engine was declared dead: its heartbeat came too late")
+
+    async def _claim(self, most: int) -> None:
+        crash_point("before_claim")
+        rows = await self._claims.claim(most)
+        crash_point("after_claim_instance")
+        self._due = None
+        if len(rows) == most:
+            self._wake.set()
+        if rows:
+            for claim in await self._claims.resolve(rows):
+                self._begin(claim)
+
+    def _begin(self, claim: Claim) -> None:
+        run = Run(claim, self)
+        task = asyncio.create_task(self._guard(run), name=f"run {claim.instance}")
+        self._runs[claim.instance] = (run, task)
+        task.add_done_callback(lambda done: self._forget(claim.instance, done))
+
+    def _forget(self, instance: str, task: asyncio.Task[None]) -> None:
+        if instance in self._runs and self._runs[instance][1] is task:
+            del self._runs[instance]
+            self._room.set()
+
+    async def _guard(self, run: Run) -> None:
+        """The top of a run: whatever happens, the engine lives on and the run is given back."""
+        reason: str | None = None
+        try:
+            await run.run()
+            self._finished += 1
+            return
+        except ClaimLost:
+            return
+        except Exception as e:
+            if not is_lost(e):
+                log.exception("instance %s: the engine failed", run.instance)
+                reason = f"the engine failed on this instance: {type(e).__name__}: {e}"
+            else:
+                log.info("instance %s is given back: %s", run.instance, e)
+        try:
+            await self._claims.release(run.claim, reason)
+        except Exception as e:
+            log.warning("instance %s could not be given back: %s", run.instance, e)
+
+    def _on_cancel(self, _conn: Any, _pid: int, _channel: str, payload: Any) -> None:
+        found = self._runs.get(str(payload))
+        if found:
+            found[1].cancel()
+
+    async def _showing(self) -> None:
+        """Writes what has been unseen for a while: running nodes, results nobody took along."""
+        while True:
+            await asyncio.sleep(SHOW_AFTER / 2)
+            for run, _ in list(self._runs.values()):
+                for entry in run.journal.overdue(SHOW_AFTER):
+                    self._checkpointer.add(entry)
+                if (parking := run.journal.parked()) is not None:
+                    await self._park(run, parking)
+
+    async def _park(self, run: Run, entry: Entry) -> None:
+        """The run leaves memory; its wake-up time or a signal brings it back, here or elsewhere."""
+        _, task = self._runs[run.instance]
+        try:
+            await self._checkpointer.submit(entry)
+        except ClaimLost:
+            log.info("instance %s was lost while it was parked", run.instance)
+        task.cancel()
+        self._parked += 1
+
+    async def _reading_mail(self) -> None:
+        """One query for all runs that wait for a signal and were told of one."""
+        while True:
+            await self._letters.wait()
+            self._letters.clear()
+            instances, self._addressed = list(self._addressed), {}
+            mail: dict[str, list[tuple[int, str, str]]] = {i: [] for i in instances}
+            for row in await self._claims.mail(instances):
+                mail[row["instance_id"]].append((row["id"], row["name"], row["data"]))
+            for instance, letters in mail.items():
+                if instance in self._runs:
+                    self._runs[instance][0].leaves.deliver(letters)
+
+    async def check_mail(self, instance: str) -> None:
+        """Has the run's signals read soon."""
+        self._addressed[instance] = None
+        self._letters.set()
+
+    def _on_signal(self, _conn: Any, _pid: int, _channel: str, payload: Any) -> None:
+        if payload in self._runs:
+            self._addressed[str(payload)] = None
+            self._letters.set()
+
+    # -- what runs ask for
+
+    async def submit(self, entry: Entry) -> None:
+        await self._checkpointer.submit(entry)
+
+    async def ride(self, ride: Ride) -> Result:
+        crash_point("before_ride")
+        result = await self._lane.run(ride)
+        crash_point("after_ride")
+        return result
+
+    def rides(self, role: str) -> bool:
+        return role == RUN_ROLE
+
+    async def execute(
+        self, role: str, text: str, entry: Entry, complete: Callable[[Result], None]
+    ) -> Result:
+        return await self._statements.run(role, text, entry, complete)
+
+    async def call(
+        self, spec: Mapping[str, Any], fill: Callable[[str], str], pause: Pause
+    ) -> Result:
+        result = await self._outbound.call(spec, fill, pause, self._refresh)
+        crash_point("after_answer")
+        return result
+
+    def now(self) -> float:
+        """The database's time in seconds since 1970: the last heartbeat's plus the time since."""
+        at, when = self._clock
+        return at + time.monotonic() - when
+
+    async def _refresh(self) -> None:
+        """Reads the registered base URLs, at most once a second."""
+        if time.monotonic() - self._bases_read > BEAT:
+            self._bases_read = time.monotonic()
+            self._targets.register(await self._claims.base_urls())
+
+    def stats(self) -> dict[str, Any]:
+        return {
+            "engine_id": str(self.id),
+            "instances": len(self._runs),
+            "finished": self._finished,
+            "parked": self._parked,
+            "flushes": self._checkpointer.flushes if self._opened else 0,
+            "batches": self._lane.batches,
+            "batched_nodes": self._lane.rides,
+            "calls": self._outbound.calls if self._opened else 0,
+            "repeated_calls": self._outbound.repeats if self._opened else 0,
+        }
+
+
+@asynccontextmanager
+async def open_engine(settings: Settings, *, dsn: str) -> AsyncIterator[Engine]:
+    """An engine for a migrated database; `await engine.run()` inside the block."""
+    yield Engine(settings, dsn)

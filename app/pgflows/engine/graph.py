@@ -1,0 +1,129 @@
+"""An instance's graph in memory: nodes linked to their children, with what can be known before they
+run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from asyncpg import Record
+
+COMPILED = "/*pgflows*/"
+
+
+@dataclass(eq=False)
+class Node:
+    """One row of df.nodes.
+
+    `chain` is the node and the ancestors that complete at the same moment with the same result: the
+    THEN whose right side it is, the IF whose branch it is. `rising` is the node and the ancestors
+    that fail with it, up to where a branch ends. Both are computed once for a graph.
+    """
+
+    id: str
+    type: str
+    query: str | None
+    name: str | None
+    left: Node | None = None
+    right: Node | None = None
+    condition: Node | None = None
+    extra: list[Node] = field(default_factory=list)
+    parent: Node | None = None
+    role: str = ""
+    chain: tuple[Node, ...] = ()
+    rising: tuple[Node, ...] = ()
+    ends: bool = False
+    in_loop: bool = False
+
+    @cached_property
+    def spec(self) -> dict[str, Any]:
+        """The JSON that nodes other than SQL, THEN and SLEEP keep in `query`."""
+        found = json.loads(self.query) if self.query else {}
+        return found if isinstance(found, dict) else {}
+
+    @cached_property
+    def compiled(self) -> bool:
+        """True for a statement of our renderer, which only computes and may run in a batch."""
+        return self.type == "SQL" and (self.query or "").startswith(COMPILED)
+
+    @cached_property
+    def sets(self) -> frozenset[str]:
+        """The capture names that the node and all below it may set."""
+        names: set[str] = set()
+        todo: list[Node] = [self]
+        while todo:
+            node = todo.pop()
+            if node.name:
+                names.add(node.name)
+            todo.extend(node.children)
+        return frozenset(names)
+
+    @property
+    def children(self) -> list[Node]:
+        return [n for n in (self.left, self.right, self.condition, *self.extra) if n is not None]
+
+    @property
+    def branches(self) -> list[Node]:
+        """The arms of a JOIN or RACE in order."""
+        return [n for n in (self.left, self.right, *self.extra) if n is not None]
+
+
+@dataclass(frozen=True)
+class Graph:
+    root: Node
+    nodes: Mapping[str, Node]
+
+
+Row = Mapping[str, Any] | Record
+BOUNDARIES = ("JOIN", "RACE", "LOOP")
+
+
+def build(root_id: str, rows: Sequence[Row]) -> Graph:
+    """Links the rows of one instance (or template). Raises KeyError where a child is missing."""
+    nodes = {r["id"]: Node(r["id"], r["node_type"], r["query"], r["result_name"]) for r in rows}
+    children = {r["id"]: (r["left_node"], r["right_node"]) for r in rows}
+    for node in nodes.values():
+        left, right = children[node.id]
+        node.left = _adopt(node, nodes, left, "left")
+        node.right = _adopt(node, nodes, right, "right")
+        if node.type in ("IF", "LOOP", "JOIN"):
+            node.condition = _adopt(node, nodes, node.spec.get("condition_node"), "condition")
+            node.extra = [
+                child
+                for other in node.spec.get("extra_nodes", ())
+                if (child := _adopt(node, nodes, other, "extra"))
+            ]
+    root = nodes[root_id]
+    _relate(root)
+    return Graph(root, nodes)
+
+
+def _adopt(parent: Node, nodes: Mapping[str, Node], child_id: str | None, role: str) -> Node | None:
+    if child_id is None:
+        return None
+    child = nodes[child_id]
+    child.parent, child.role = parent, role
+    return child
+
+
+def _relate(root: Node) -> None:
+    """Fills chain, rising and ends from the root down."""
+    todo = [root]
+    while todo:
+        node = todo.pop()
+        parent = node.parent
+        if parent is None:
+            node.chain, node.rising, node.ends = (node,), (node,), True
+        else:
+            passes_on = (parent.type == "THEN" and node.role == "right") or (
+                parent.type == "IF" and node.role in ("left", "right")
+            )
+            node.chain = (node, *parent.chain) if passes_on else (node,)
+            node.ends = passes_on and parent.ends
+            node.rising = (node,) if parent.type in BOUNDARIES else (node, *parent.rising)
+            node.in_loop = parent.in_loop or parent.type == "LOOP"
+        todo.extend(node.children)

@@ -1,0 +1,126 @@
+"""Compiled nodes in batches: one server call and one commit for many runs.
+
+The statements of our renderer only compute and call take, put and finish, so many of them can
+share a transaction; each runs in a subtransaction and fails alone. Checkpoints that its run has
+pending ride along, so the answer of an HTTP call becomes durable together with the node that
+follows it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+
+import asyncpg
+
+from pgflows.engine.checkpoint import ClaimLost, Columns, Spoiled, State, Write
+from pgflows.engine.results import NodeFailed, Result
+
+RUN = "select * from df._run($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18,$19)"
+
+
+@dataclass(slots=True)
+class Ride:
+    """One compiled node on its way through the lane."""
+
+    instance: str
+    token: uuid.UUID
+    text: str
+    execution: str
+    nodes: tuple[str, ...]
+    ends: bool
+    writes: list[Write]
+    state: State | None
+    done: asyncio.Future[Result] = field(init=False)
+
+
+class Lane:
+    """Connections that logged in as one role, each running a batch at a time."""
+
+    def __init__(self, most: int = 50) -> None:
+        self._most = most
+        self._pending: list[Ride] = []
+        self._wake = asyncio.Event()
+        self.batches = 0
+        self.rides = 0
+
+    async def run(self, ride: Ride) -> Result:
+        """Raises NodeFailed, ClaimLost, Spoiled, or the connection's error."""
+        ride.done = asyncio.get_running_loop().create_future()
+        self._pending.append(ride)
+        self._wake.set()
+        return await ride.done
+
+    async def drive(self, conn: asyncpg.Connection[Any]) -> None:
+        """Runs batches on this connection for ever; several may drive one lane."""
+        while True:
+            await self._wake.wait()
+            batch, self._pending = self._pending[: self._most], self._pending[self._most :]
+            if not self._pending:
+                self._wake.clear()
+            if not batch:
+                continue
+            try:
+                await self._batch(conn, batch)
+            except BaseException as e:
+                told = e if isinstance(e, Exception) else ClaimLost("the engine stops")
+                for ride in batch:
+                    _settle(ride, told)
+                raise
+
+    async def _batch(self, conn: asyncpg.Connection[Any], batch: list[Ride]) -> None:
+        self.batches += 1
+        columns = Columns()
+        entries: list[int] = []
+        nodes: list[str] = []
+        for n, ride in enumerate(batch, 1):
+            columns.add(ride.instance, ride.writes, without=ride.nodes)
+            entries.extend(n for _ in ride.nodes)
+            nodes.extend(ride.nodes)
+        states = [(r.instance, r.state) for r in batch if r.state is not None]
+        try:
+            rows = await conn.fetch(
+                RUN,
+                [r.instance for r in batch],
+                [r.token for r in batch],
+                [r.text for r in batch],
+                [r.execution for r in batch],
+                [r.ends for r in batch],
+                entries,
+                nodes,
+                *columns.arguments(),
+                *columns.kept(),
+                [i for i, _ in states],
+                [s.number for _, s in states],
+                [s.text for _, s in states],
+                columns.consumed,
+            )
+        except asyncpg.DataError as e:
+            if len(batch) == 1:
+                _settle(batch[0], Spoiled(str(e)))
+                return
+            middle = len(batch) // 2
+            await self._batch(conn, batch[:middle])
+            await self._batch(conn, batch[middle:])
+            return
+        self.rides += len(batch)
+        for ride, row in zip(batch, rows, strict=True):
+            if not row["held"]:
+                _settle(ride, ClaimLost(ride.instance))
+            elif row["error"] is not None:
+                _settle(
+                    ride,
+                    NodeFailed(
+                        f"SQL execution failed: error returned from database: {row['error']}"
+                    ),
+                )
+            elif not ride.done.done():
+                ride.done.set_result(Result(row["result"]))
+
+
+def _settle(ride: Ride, error: Exception) -> None:
+    if not ride.done.done():
+        ride.done.set_exception(error)
+        ride.done.exception()

@@ -1,0 +1,69 @@
+"""Connections of an engine: as the owner, and logged in as the role that submitted an instance."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote, urlsplit, urlunsplit
+
+import asyncpg
+
+from pgflows.engine.results import NodeFailed
+
+RUN_ROLE = "pgflows_run"
+REFUSED = (
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidPasswordError,
+    asyncpg.InsufficientPrivilegeError,
+)
+
+
+class Logins:
+    """Knows how to log in as each role.
+
+    pgflows_run by its own DSN or the password kept in pgflows.run_login; any other role by the
+    owner's DSN with the role as user and no password, so the server must trust the engine's
+    address or a password file must know the role.
+    """
+
+    def __init__(self, dsn: str, run_dsn: str | None = None) -> None:
+        self.dsn = dsn
+        self._run_dsn = run_dsn
+
+    async def connect(self, **options: Any) -> asyncpg.Connection[Any]:
+        conn: asyncpg.Connection[Any] = await asyncpg.connect(self.dsn, **options)
+        return conn
+
+    async def learn(self, conn: asyncpg.Connection[Any]) -> None:
+        """Reads how to log in as pgflows_run, unless a setting says it."""
+        if self._run_dsn is None:
+            password = await conn.fetchval("select password from pgflows.run_login")
+            if password:
+                self._run_dsn = as_role(self.dsn, RUN_ROLE, password)
+
+    async def connect_as(self, role: str, **options: Any) -> asyncpg.Connection[Any]:
+        """Raises NodeFailed where the server refuses the role, the connection's error where it is
+        away.
+        """
+        dsn = self._run_dsn if role == RUN_ROLE and self._run_dsn else as_role(self.dsn, role, None)
+        try:
+            conn: asyncpg.Connection[Any] = await asyncpg.connect(dsn, **options)
+        except REFUSED as e:
+            raise NodeFailed(
+                f"the engine cannot log in as role {role}, which submitted this instance: {e}. "
+                "Let the server trust the engine's address for that role, or give the engine a "
+                "password file that knows it"
+            ) from e
+        return conn
+
+
+def as_role(dsn: str, role: str, password: str | None) -> str:
+    """The DSN with another user. A user or password among the query parameters is replaced too."""
+    url = urlsplit(dsn)
+    host = url.netloc.rpartition("@")[2]
+    user = quote(role, safe="") + (f":{quote(password, safe='')}" if password else "")
+    query = "&".join(
+        part
+        for part in url.query.split("&")
+        if part and part.split("=")[0] not in ("user", "password")
+    )
+    return urlunsplit(url._replace(netloc=f"{user}@{host}", query=query))

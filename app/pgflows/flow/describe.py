@@ -1,0 +1,69 @@
+"""A flow as data: what the API, the ledger and a dashboard show of a workflow's graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pgflows.definitions import Step
+from pgflows.flow.nodes import (
+    UNNAMED,
+    Attr,
+    Construct,
+    Expr,
+    Flow,
+    Input,
+    Items,
+    Literal,
+    Statement,
+    StepCall,
+    Var,
+)
+
+
+def describe(flow: Flow, *, step_timeout: Callable[[Step[Any, Any]], float]) -> dict[str, Any]:
+    """`steps`, each call with its policies, and `flow`, the tree of statements."""
+    return {
+        "steps": [
+            {
+                "key": call.key,
+                "step": call.step.name,
+                "retry": flow.workflow.retry_of(call.step).model_dump(),
+                "timeout": step_timeout(call.step),
+            }
+            for call in flow.calls()
+        ],
+        "flow": [_statement(statement) for statement in flow.body],
+    }
+
+
+def _statement(statement: Statement) -> dict[str, Any]:
+    if isinstance(statement, StepCall):
+        return {
+            "type": "step",
+            "key": statement.key,
+            "step": statement.step.name,
+            "result": None if statement.var == UNNAMED else statement.var,
+            "input": _value(statement.input),
+        }
+    return {"type": "return", "value": _value(statement.value)}
+
+
+def _value(value: Expr) -> dict[str, Any]:
+    match value:
+        case Input():
+            return {"type": "input"}
+        case Var(name=name):
+            return {"type": "result", "name": None if name == UNNAMED else name}
+        case Attr(of=of, name=name):
+            return {"type": "field", "of": _value(of), "name": name}
+        case Literal(value=constant):
+            return {"type": "literal", "value": constant}
+        case Items(items=items):
+            return {"type": "list", "items": [_value(item) for item in items]}
+        case Construct(model=model, fields=fields):
+            return {
+                "type": "model",
+                "model": model.__name__,
+                "fields": {key: _value(part) for key, part in fields},
+            }

@@ -1,0 +1,84 @@
+"""The FastAPI application of a deployment, and the lifespan to put pgflows into another one.
+
+    service = FastAPI(lifespan=lambda fastapi: pgflows_lifespan(fastapi, app, prefix="/pgflows"))
+    service.include_router(create_pgflows_router(app, prefix="/pgflows"))
+
+A service with a lifespan of its own enters `pgflows_lifespan` inside it, as any async context
+manager. Engines call the steps at the base URL: PGFLOWS_BASE_URL must then include the prefix;
+where it is unset, http://HOST:PORT plus the prefix is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
+
+from fastapi import FastAPI
+
+from pgflows import telemetry
+from pgflows.http.problems import install_handlers
+from pgflows.http.router import create_pgflows_router
+from pgflows.http.service import Service, open_service
+from pgflows.http.steps import PushDoor
+from pgflows.registry import WorkflowApp
+from pgflows.settings import Settings
+
+DESCRIPTION = """\
+Durable workflows on PostgreSQL. Start one, look at it, cancel it; its steps are called back over
+HTTP at `POST /steps/{name}`, signed by the database. Errors are `application/problem+json` with a
+stable `type`.
+"""
+
+
+def create_app(
+    app: WorkflowApp,
+    settings: Settings | None = None,
+    *,
+    dsn: str | None = None,
+    with_engine: bool = False,
+) -> FastAPI:
+    """Serve a WorkflowApp: control API, steps and, if asked, an engine in the same process."""
+
+    @asynccontextmanager
+    async def lifespan(fastapi: FastAPI) -> AsyncIterator[None]:
+        async with pgflows_lifespan(fastapi, app, settings, dsn=dsn, with_engine=with_engine):
+            yield
+
+    fastapi = FastAPI(
+        title="pgflows", version=_version(), description=DESCRIPTION, lifespan=lifespan
+    )
+    install_handlers(fastapi)
+    fastapi.add_middleware(PushDoor)
+    fastapi.include_router(create_pgflows_router(app))
+    if telemetry.setup(settings or app.settings):
+        telemetry.instrument(fastapi)
+    return fastapi
+
+
+@asynccontextmanager
+async def pgflows_lifespan(
+    fastapi: FastAPI,
+    app: WorkflowApp,
+    settings: Settings | None = None,
+    *,
+    dsn: str | None = None,
+    prefix: str = "",
+    with_engine: bool = False,
+) -> AsyncIterator[Service]:
+    """Open what the routes of `create_pgflows_router` need, and close it in order.
+
+    The database must be migrated (`pgflows migrate`). Without `dsn`, the setting is taken.
+    """
+    async with open_service(
+        app, settings or app.settings, dsn=dsn, prefix=prefix, with_engine=with_engine
+    ) as service:
+        fastapi.state.pgflows = service
+        yield service
+
+
+def _version() -> str:
+    try:
+        return version("pgflows")
+    except PackageNotFoundError:  # a bare checkout on the path
+        return "0"

@@ -1,0 +1,34 @@
+"""Who may use the control API: bearers of an API key; without any configured, this machine only.
+
+Health checks and the push route are not behind keys: the one says nothing, the other has
+signatures.
+"""
+
+from __future__ import annotations
+
+from fastapi import Request
+from fastapi.security import HTTPBearer
+
+from pgflows.errors import Unauthorized
+from pgflows.http.keys import is_loopback
+from pgflows.http.problems import ProblemRoute
+from pgflows.http.service import get_service
+
+bearer = HTTPBearer(auto_error=False, scheme_name="ApiKey", description="One of PGFLOWS_API_KEYS")
+"""As a dependency, what OpenAPI shows; the check itself comes before any of the body is read."""
+
+
+class ControlRoute(ProblemRoute):
+    """A route of the control API."""
+
+    async def admit(self, request: Request) -> None:
+        """Let in who bears a key, or asks from this machine where there are none."""
+        keys = get_service(request).api_keys
+        if keys:
+            credentials = await bearer(request)
+            if credentials is None or not keys.accept(credentials.credentials):
+                raise Unauthorized
+        elif not is_loopback(request.client.host if request.client else None):
+            raise Unauthorized(
+                "No API keys are set, so only this machine may ask.", hint="Set PGFLOWS_API_KEYS."
+            )

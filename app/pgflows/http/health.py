@@ -1,0 +1,35 @@
+"""Whether this deployment can do its work: database, migrations, engine, in this order."""
+
+from __future__ import annotations
+
+import asyncio
+
+from pgflows import instances, schema
+from pgflows.db import Pool
+from pgflows.errors import MigrationError
+from pgflows.http.problems import DATABASE_AWAY
+from pgflows.messages import Ready
+
+PATIENCE = 3.0
+
+
+async def check(pool: Pool) -> Ready:
+    """What is there and what is missing; answers within seconds also when the database hangs."""
+    try:
+        async with asyncio.timeout(PATIENCE), pool.acquire() as connection:
+            await schema.check_schema(connection)
+            engines = await instances.live_engines(pool)
+    except DATABASE_AWAY as e:
+        return _not_ready(f"the database is away: {type(e).__name__}")
+    except MigrationError as e:
+        return _not_ready(e.message, database=True)
+    if engines == 0:
+        detail = "no engine has shown a sign of life for some seconds"
+        return _not_ready(detail, database=True, migrations=True)
+    return Ready(status="ready", database=True, migrations=True, engine=True)
+
+
+def _not_ready(detail: str, *, database: bool = False, migrations: bool = False) -> Ready:
+    return Ready(
+        status="not ready", database=database, migrations=migrations, engine=False, detail=detail
+    )

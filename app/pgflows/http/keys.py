@@ -1,0 +1,31 @@
+"""API keys as the service holds them: hashed when it starts, compared in constant time."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterable
+from hashlib import sha256
+from ipaddress import ip_address
+
+
+class ApiKeys:
+    """The hashes of the keys that open the control API."""
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        self._hashes = [sha256(key.encode()).digest() for key in keys]
+
+    def __bool__(self) -> bool:
+        return bool(self._hashes)
+
+    def accept(self, key: str) -> bool:
+        """Whether this is one of them; takes as long for every key."""
+        digest = sha256(key.encode("utf-8", "surrogatepass")).digest()
+        return sum(hmac.compare_digest(digest, known) for known in self._hashes) > 0
+
+
+def is_loopback(host: str | None) -> bool:
+    """Whether an address is this machine's own; anything unknown is not."""
+    try:
+        return host is not None and ip_address(host).is_loopback
+    except ValueError:
+        return False

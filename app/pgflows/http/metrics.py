@@ -1,0 +1,80 @@
+"""What Prometheus scrapes: what this process measured, and the figures of the database."""
+
+from __future__ import annotations
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import generate_latest as generate
+
+from pgflows import instances
+from pgflows.db import Pool
+from pgflows.http.problems import DATABASE_AWAY
+from pgflows.messages import Stats
+
+MEDIA_TYPE = CONTENT_TYPE_LATEST
+
+_BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+
+
+class Metrics:
+    """The figures of one application, in a registry of their own: several may live in a process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.step_seconds = Histogram(
+            "pgflows_step_seconds",
+            "How long a push of a step took, retries inside the call included",
+            ["step", "status"],
+            buckets=_BUCKETS,
+            registry=self.registry,
+        )
+        self._refused = Counter(
+            "pgflows_pushes_refused", "Pushes whose signature was refused", registry=self.registry
+        )
+        self._up = self._gauge("pgflows_database_up", "Whether the database answered this scrape")
+        self._instances = self._gauge(
+            "pgflows_instances",
+            "Live instances, and the newest 10 000 failed and cancelled ones",
+            "workflow",
+            "status",
+        )
+        self._df = self._gauge("pgflows_df", "df.metrics()", "metric")
+        self._engines = self._gauge("pgflows_engines_live", "Engines with a sign of life")
+        self._lag = self._gauge(
+            "pgflows_engine_lag_seconds", "Age of the oldest instance that waits for an engine"
+        )
+        self._depth = self._gauge("pgflows_queue_depth", "Messages in a pgmq queue", "queue")
+        self._pool = self._gauge("pgflows_pool_connections", "Database connections", "state")
+
+    def _gauge(self, name: str, help_text: str, *labels: str) -> Gauge:
+        return Gauge(name, help_text, labels, registry=self.registry)
+
+    def push_refused(self) -> None:
+        """Count a push without a good signature."""
+        self._refused.inc()
+
+    async def render(self, pool: Pool) -> bytes:
+        """The text of one scrape; without the database, what this process knows by itself."""
+        try:
+            stats = await instances.stats(pool)
+        except DATABASE_AWAY:
+            stats = None
+        self._show(stats)
+        self._pool.labels("idle").set(pool.get_idle_size())
+        self._pool.labels("busy").set(pool.get_size() - pool.get_idle_size())
+        return generate(self.registry)
+
+    def _show(self, stats: Stats | None) -> None:
+        for gauge in (self._instances, self._df, self._depth):
+            gauge.clear()
+        self._up.set(stats is not None)
+        if stats is None:
+            return
+        for count in stats.instances:
+            self._instances.labels(count.workflow, count.status).set(count.count)
+        for name, value in (stats.df or {}).items():
+            self._df.labels(name).set(value)
+        for queue in stats.queues:
+            self._depth.labels(queue.queue).set(queue.depth)
+        self._engines.set(stats.engine.live)
+        if stats.engine.lag_seconds is not None:
+            self._lag.set(stats.engine.lag_seconds)

@@ -1,0 +1,198 @@
+"""The control API: a route parses, asks one function and returns its model.
+
+`create_pgflows_router` makes the same routes for an application of the user's own; see
+`pgflows.http.app.pgflows_lifespan` for what that application's lifespan has to open.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Body, Depends, Header, Path, Query, Response
+from fastapi.responses import PlainTextResponse
+from fastapi.routing import APIRoute
+
+from pgflows import instances
+from pgflows.errors import CompileErrors
+from pgflows.http import health
+from pgflows.http.auth import ControlRoute, bearer
+from pgflows.http.metrics import MEDIA_TYPE
+from pgflows.http.problems import ProblemRoute, documented
+from pgflows.http.service import DepService
+from pgflows.http.steps import add_step_routes
+from pgflows.messages import (
+    CancelRequest,
+    History,
+    Instance,
+    InstancePage,
+    Live,
+    Ready,
+    Started,
+    StartRequest,
+    Stats,
+    Status,
+    Text,
+    Time,
+    WorkflowInfo,
+    WorkflowList,
+)
+from pgflows.registry import WorkflowApp
+
+WorkflowName = Annotated[
+    Text, Path(description="A registered workflow", max_length=63, examples=["process_order"])
+]
+InstanceId = Annotated[
+    str,
+    Path(
+        description="An instance_id (uuid) or a df_id (eight hex digits)",
+        pattern=r"^([0-9a-f]{8}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})$",
+        examples=["019aa7d2-6b1c-7c3e-9b0a-3f2f6f0d9a11"],
+    ),
+]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        description="The same key starts the same workflow once", pattern=r"^[\x20-\x7e]{1,255}$"
+    ),
+]
+Wait = Annotated[
+    float,
+    Query(description="Seconds to wait for the end", ge=0, le=300, allow_inf_nan=False),
+]
+
+control = APIRouter(
+    route_class=ControlRoute,
+    dependencies=[Depends(bearer)],
+    responses=documented(401, 422, 503),
+    tags=["workflows"],
+)
+health_routes = APIRouter(route_class=ProblemRoute, tags=["health"])
+
+
+def create_pgflows_router(app: WorkflowApp, prefix: str = "") -> APIRouter:
+    """Every route of pgflows under `prefix`, to include in a FastAPI application."""
+    if errors := app.check_definitions():
+        raise CompileErrors(errors)
+    router = APIRouter(prefix=prefix, generate_unique_id_function=_operation_id)
+    router.include_router(control)
+    router.include_router(health_routes)
+    add_step_routes(router, app)
+    return router
+
+
+def _operation_id(route: APIRoute) -> str:
+    return route.name
+
+
+@control.get("/workflows")
+async def list_workflows(service: DepService) -> WorkflowList:
+    """Every workflow that can be started."""
+    return await instances.workflows(service.pool)
+
+
+@control.get("/workflows/{name}", responses=documented(404))
+async def get_workflow(service: DepService, name: WorkflowName) -> WorkflowInfo:
+    """A workflow: its version, schemas, steps with their retry policy, and its graph."""
+    return await instances.workflow(service.pool, name)
+
+
+@control.post(
+    "/workflows/{name}/start",
+    status_code=201,
+    responses=documented(400, 404, 409, 413)
+    | {200: {"model": Started, "description": "The idempotency key had started it before"}},
+)
+async def start_workflow(
+    service: DepService,
+    response: Response,
+    name: WorkflowName,
+    body: StartRequest,
+    idempotency_key: IdempotencyKey = None,
+    wait: Wait = 0,
+) -> Started:
+    """Start a workflow; with `wait`, answer when it has ended or the seconds are over."""
+    started = await instances.start_and_wait(
+        service.pool, name, body, idempotency_key=idempotency_key, seconds=wait
+    )
+    response.status_code = 201 if started.created else 200
+    return started
+
+
+@control.get("/instances")
+async def list_instances(
+    service: DepService,
+    workflow: Annotated[Text | None, Query(max_length=63)] = None,
+    status: Status | None = None,
+    label: Annotated[Text | None, Query(max_length=255)] = None,
+    since: Annotated[Time | None, Query(description="Created then or later")] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    cursor: Annotated[UUID | None, Query(description="next_cursor of the page before")] = None,
+) -> InstancePage:
+    """A page of instances, newest first."""
+    return await instances.list_instances(
+        service.pool,
+        workflow=workflow,
+        status=status,
+        label=label,
+        since=since,
+        limit=limit,
+        cursor=cursor,
+    )
+
+
+@control.get("/instances/{instance}", responses=documented(404))
+async def get_instance(service: DepService, instance: InstanceId) -> Instance:
+    """An instance: status, input, output, error, times."""
+    return await instances.get(service.pool, instance)
+
+
+@control.get("/instances/{instance}/history", responses=documented(404))
+async def get_history(service: DepService, instance: InstanceId) -> History:
+    """An instance with its steps in order, their attempts, and the nodes of its graph."""
+    return await instances.history(service.pool, instance)
+
+
+@control.post("/instances/{instance}/cancel", responses=documented(400, 404, 413))
+async def cancel_instance(
+    service: DepService, instance: InstanceId, body: Annotated[CancelRequest | None, Body()] = None
+) -> Instance:
+    """End a live instance; one that has ended is answered as it is."""
+    return await instances.cancel(service.pool, instance, body)
+
+
+@control.get(
+    "/export/{name}.sql",
+    response_class=PlainTextResponse,
+    responses=documented(404),
+)
+async def export_workflow(service: DepService, name: WorkflowName) -> Response:
+    """The workflow as SQL that a DBA can run with psql."""
+    headers = {"Content-Disposition": f'attachment; filename="{name}.sql"'}
+    return PlainTextResponse(service.export(name), headers=headers)
+
+
+@control.get("/stats", tags=["figures"])
+async def get_stats(service: DepService) -> Stats:
+    """Figures of the orchestrator, the engines, the queues and the connections."""
+    return await service.stats()
+
+
+@control.get("/metrics", response_class=PlainTextResponse, tags=["figures"])
+async def get_metrics(service: DepService) -> Response:
+    """The figures in Prometheus' text format."""
+    return Response(await service.metrics.render(service.pool), media_type=MEDIA_TYPE)
+
+
+@health_routes.get("/healthz")
+async def healthz() -> Live:
+    """The process answers."""
+    return Live()
+
+
+@health_routes.get("/readyz", responses={503: {"model": Ready}})
+async def readyz(service: DepService, response: Response) -> Ready:
+    """The database is there, its migrations are this code's, and an engine lives."""
+    ready = await health.check(service.pool)
+    response.status_code = 200 if ready.status == "ready" else 503
+    return ready

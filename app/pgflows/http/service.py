@@ -1,0 +1,161 @@
+"""What the routes of one deployment share, and how it is put together and taken apart.
+
+`open_service` checks the database, compiles the workflows and defines those that changed, opens
+the ledger and the runner and, if asked, an engine in this process. The routes find it on the
+application's state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Annotated, TypeAlias
+
+import asyncpg
+from fastapi import Depends, Request
+from pgflows.ledger import Ledger
+from pgflows.runner import Runner
+
+from pgflows import db, instances, schema
+from pgflows.db import Pool
+from pgflows.engine import Engine, open_engine
+from pgflows.errors import ServiceUnavailable, SetupError, WorkflowNotFound
+from pgflows.flow import Rendered, compile_app, export_sql, render
+from pgflows.http.keys import ApiKeys
+from pgflows.http.metrics import Metrics
+from pgflows.messages import Stats
+from pgflows.registry import WorkflowApp
+from pgflows.settings import Settings
+
+PoolConnection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+
+_DEFINE_LOCK = 0x7067666C6F7764
+
+logger = logging.getLogger("pgflows.http")
+
+
+@dataclass(frozen=True)
+class Service:
+    """An open deployment: everything that a route may need."""
+
+    app: WorkflowApp
+    settings: Settings
+    base_url: str
+    pool: Pool
+    rendered: Mapping[str, Rendered]
+    ledger: Ledger
+    runner: Runner
+    api_keys: ApiKeys
+    engine: Engine | None = None
+    metrics: Metrics = field(default_factory=Metrics)
+
+    def export(self, workflow: str) -> str:
+        """The SQL of a workflow that this deployment serves."""
+        if workflow not in self.rendered:
+            raise WorkflowNotFound(f"there is no workflow {workflow}", workflow=workflow)
+        return export_sql(self.app.workflows[workflow], self.rendered[workflow])
+
+    async def stats(self) -> Stats:
+        """Figures of the database, of this pool and of the engine in this process."""
+        here = self.engine.stats() if self.engine else None
+        return (await instances.stats(self.pool)).model_copy(update={"engine_here": here})
+
+
+def get_service(request: Request) -> Service:
+    """The open deployment behind a request."""
+    service: Service | None = getattr(request.app.state, "pgflows", None)
+    if service is None:
+        raise ServiceUnavailable("pgflows is not open: enter pgflows_lifespan in the lifespan")
+    return service
+
+
+DepService = Annotated[Service, Depends(get_service)]
+
+
+@asynccontextmanager
+async def open_service(
+    app: WorkflowApp,
+    settings: Settings,
+    *,
+    dsn: str | None = None,
+    prefix: str = "",
+    with_engine: bool = False,
+) -> AsyncIterator[Service]:
+    """Everything open and the workflows defined; closed in the reverse order."""
+    if not (dsn := dsn or settings.dsn):
+        raise SetupError("no database is named: set PGFLOWS_DSN")
+    base_url = settings.base_url or settings.step_base_url + prefix
+    rendered = render_app(app, base_url)
+    async with AsyncExitStack() as stack:
+        pool = await stack.enter_async_context(db.open_pool(dsn, size=settings.pool_size))
+        await schema.check_schema(pool)
+        await define(pool, rendered.values())
+        ledger = await stack.enter_async_context(Ledger.open(dsn, base_url, settings))
+        runner = await stack.enter_async_context(Runner(app, ledger, settings))
+        engine = None
+        if with_engine:
+            engine = await stack.enter_async_context(open_engine(settings, dsn=dsn))
+            await stack.enter_async_context(_running(engine))
+        yield Service(
+            app,
+            settings,
+            base_url,
+            pool,
+            rendered,
+            ledger,
+            runner,
+            ApiKeys(settings.api_keys),
+            engine,
+        )
+
+
+def render_app(app: WorkflowApp, base_url: str) -> dict[str, Rendered]:
+    """Every workflow of the app as SQL that calls its steps at `base_url`."""
+    return {
+        name: render(flow, base_url=base_url, step_timeout=app.step_timeout)
+        for name, flow in compile_app(app).items()
+    }
+
+
+async def define(pool: Pool, workflows: Iterable[Rendered]) -> None:
+    """Register the workflows whose graph or schemas are not what the database has.
+
+    Services that start at the same time take turns.
+    """
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute("select pg_advisory_xact_lock($1)", _DEFINE_LOCK)
+        for workflow in workflows:
+            known = await connection.fetchval(
+                "select pgflows.workflow_checksum($1, $2)", workflow.name, workflow.version
+            )
+            if known != workflow.checksum:
+                await _define(connection, workflow)
+                logger.info("defined workflow %s, version %s", workflow.name, workflow.version)
+
+
+async def _define(connection: PoolConnection, workflow: Rendered) -> None:
+    envelope = await connection.fetchval(f"select {workflow.graph}")
+    await connection.execute(
+        "select pgflows.define($1, $2, $3, $4, $5, $6, $7)",
+        workflow.name,
+        workflow.version,
+        envelope,
+        workflow.definition,
+        workflow.input_schema,
+        workflow.output_schema,
+        workflow.checksum,
+    )
+
+
+@asynccontextmanager
+async def _running(engine: Engine) -> AsyncIterator[None]:
+    task = asyncio.create_task(engine.run(), name="pgflows engine")
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task

@@ -1,0 +1,387 @@
+"""The JSON of the HTTP API, both ways; the server and the client share these models.
+
+Nothing gets past them that PostgreSQL cannot store as jsonb: NUL characters, lone surrogates,
+NaN and infinities are refused here, with the place where they stand, and so never become a
+server error.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+
+Status = Literal["pending", "running", "completed", "failed", "cancelled"]
+StepStatus = Literal["requested", "running", "completed", "failed", "cancelled"]
+
+PROBLEM = "urn:pgflows:problem:"
+
+MAX_DEPTH = 100
+"""Levels of nesting in what a caller sends; serialisers give up soon after 200."""
+
+_TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
+_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+_YEARS = (datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC))
+
+
+def storable_text(value: str) -> str:
+    """Refuse text that no PostgreSQL text or jsonb value can hold."""
+    if "\x00" in value:
+        raise ValueError("NUL characters cannot be stored")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as e:
+            raise ValueError("lone surrogates cannot be stored") from e
+    return value
+
+
+def storable_object(value: dict[str, Any]) -> dict[str, Any]:
+    """Refuse an object that jsonb cannot hold, at whatever depth the fault stands."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        text.encode()
+    except UnicodeEncodeError as e:
+        raise ValueError("lone surrogates cannot be stored") from e
+    except RecursionError as e:
+        raise ValueError(_TOO_DEEP) from e
+    if text.count("{") + text.count("[") > MAX_DEPTH and _is_deep(value):
+        raise ValueError(_TOO_DEEP)
+    if "\\u0000" in text and _NUL.search(text):
+        raise ValueError("NUL characters cannot be stored")
+    return value
+
+
+def _is_deep(value: dict[str, Any]) -> bool:
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            child
+            for node in level
+            for child in (node.values() if isinstance(node, dict) else node)
+            if isinstance(child, (dict, list))
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _storable_time(value: datetime) -> datetime:
+    if not _YEARS[0] <= value <= _YEARS[1]:
+        raise ValueError("a time between the years 1970 and 9000 is expected")
+    return value
+
+
+def problem_type(error: type[Exception]) -> str:
+    """The stable URI under which an error travels: InvalidInput is …:invalid-input."""
+    return PROBLEM + re.sub(r"(?<=[a-z])(?=[A-Z])", "-", error.__name__).lower()
+
+
+JsonObject = Annotated[dict[str, Any], AfterValidator(storable_object)]
+Text = Annotated[str, AfterValidator(storable_text)]
+Label = Annotated[Text, Field(max_length=255)]
+Time = Annotated[AwareDatetime, AfterValidator(_storable_time)]
+
+_AN_ID = "019aa7d2-6b1c-7c3e-9b0a-3f2f6f0d9a11"
+_A_TIME = "2025-11-21T09:30:00.123456Z"
+
+
+class StartRequest(BaseModel):
+    """What a workflow is started with."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"input": {"order_id": "ORD-1", "amount": 99.0}, "label": "web"}]
+        },
+    )
+
+    input: JsonObject = Field(description="Fits the workflow's input model")
+    label: Label | None = Field(None, description="A name of your own to find instances by")
+    attributes: JsonObject = Field(
+        default_factory=dict, description="Anything else to keep with the instance"
+    )
+
+
+class CancelRequest(BaseModel):
+    """Why an instance is cancelled."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"reason": "ordered twice"}]}
+    )
+
+    reason: Annotated[Text, Field(max_length=1000)] | None = None
+
+
+class InstanceSummary(BaseModel):
+    """An instance as a list shows it: without its input and output."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "instance_id": _AN_ID,
+                    "df_id": "1f0c9a7e",
+                    "workflow": "process_order",
+                    "version": "1",
+                    "status": "completed",
+                    "label": "web",
+                    "attributes": {},
+                    "error": None,
+                    "created_at": _A_TIME,
+                    "ended_at": _A_TIME,
+                }
+            ]
+        }
+    )
+
+    instance_id: UUID
+    df_id: str | None = Field(
+        description="The orchestrator's id of the newest run of the graph", examples=["1f0c9a7e"]
+    )
+    workflow: str
+    version: str
+    status: Status
+    label: str | None
+    attributes: dict[str, Any]
+    error: Any = None
+    created_at: datetime
+    ended_at: datetime | None
+
+
+class Instance(InstanceSummary):
+    """One run of a workflow."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "instance_id": _AN_ID,
+                    "df_id": "1f0c9a7e",
+                    "workflow": "process_order",
+                    "version": "1",
+                    "status": "completed",
+                    "input": {"order_id": "ORD-1", "amount": 99.0},
+                    "output": {"charged": True, "confirmation": "CHG-ORD-1"},
+                    "error": None,
+                    "label": "web",
+                    "attributes": {},
+                    "idempotency_key": "order-1",
+                    "started_by": "pgflows",
+                    "created_at": _A_TIME,
+                    "started_at": _A_TIME,
+                    "ended_at": _A_TIME,
+                }
+            ]
+        }
+    )
+
+    input: Any
+    output: Any = None
+    idempotency_key: str | None
+    started_by: str = Field(description="The database role that started it")
+    started_at: datetime | None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the status is final."""
+        return self.status in ("completed", "failed", "cancelled")
+
+
+class Started(Instance):
+    """The instance that a start answers with; with `wait`, as it is when the wait is over."""
+
+    created: bool = Field(
+        True, description="false: the idempotency key had started this instance before"
+    )
+
+
+class InstancePage(BaseModel):
+    """A page of instances, newest first."""
+
+    instances: list[InstanceSummary]
+    next_cursor: UUID | None = Field(description="The `cursor` of the next page; null at the end")
+
+
+class Attempt(BaseModel):
+    """One try of a step, written when it ended. `error_type` null means that it succeeded."""
+
+    attempt: int
+    started_at: datetime
+    ended_at: datetime
+    duration_ms: float
+    error_type: str | None
+    message: str | None
+
+
+class StepRun(BaseModel):
+    """One step of an instance."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "step_key": "charge_payment#1",
+                    "step": "charge_payment",
+                    "n": 1,
+                    "status": "completed",
+                    "input": {"order_id": "ORD-1", "amount": 99.0},
+                    "output": {"charged": True},
+                    "error": None,
+                    "attempt_count": 1,
+                    "attempts": [
+                        {
+                            "attempt": 1,
+                            "started_at": _A_TIME,
+                            "ended_at": _A_TIME,
+                            "duration_ms": 12.5,
+                            "error_type": None,
+                            "message": None,
+                        }
+                    ],
+                    "requested_at": _A_TIME,
+                    "retry_at": None,
+                    "started_at": _A_TIME,
+                    "ended_at": _A_TIME,
+                    "duration_ms": 12.5,
+                }
+            ]
+        }
+    )
+
+    step_key: str
+    step: str
+    n: int = Field(description="The order of the steps in the run, from 1")
+    status: StepStatus
+    input: Any
+    output: Any = None
+    error: Any = None
+    attempt_count: int
+    attempts: list[Attempt]
+    requested_at: datetime
+    retry_at: datetime | None
+    started_at: datetime | None
+    ended_at: datetime | None
+    duration_ms: float | None
+
+
+class History(Instance):
+    """An instance with all that happened in it."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": []})
+
+    steps: list[StepRun]
+    nodes: list[dict[str, Any]] = Field(description="df.instance_nodes of the newest run")
+    executions: list[dict[str, Any]] = Field(description="df.instance_executions of that run")
+
+
+class WorkflowInfo(BaseModel):
+    """A registered workflow."""
+
+    name: str = Field(examples=["process_order"])
+    version: str = Field(examples=["1"])
+    checksum: str
+    registered_at: datetime
+    definition: dict[str, Any] = Field(
+        description="The steps with their retry policy, and the graph as data"
+    )
+    input_schema: dict[str, Any]
+    output_schema: dict[str, Any]
+
+
+class WorkflowList(BaseModel):
+    """What can be started."""
+
+    workflows: list[WorkflowInfo]
+
+
+class InstanceCount(BaseModel):
+    """How many instances of a workflow have a status."""
+
+    workflow: str
+    status: Status
+    count: int
+
+
+class EngineStats(BaseModel):
+    """The engines of this database; figures that the extension does not tell are null."""
+
+    kind: Literal["embedded", "extension", "none"]
+    live: int
+    lag_seconds: float | None = Field(description="Age of the oldest instance that waits for one")
+    due: int | None = Field(description="How many wait, up to 10 000")
+
+
+class QueueStats(BaseModel):
+    """One pgmq queue."""
+
+    queue: str
+    depth: int
+    oldest_seconds: float | None
+
+
+class PoolStats(BaseModel):
+    """The service's connections to the database."""
+
+    size: int
+    idle: int
+
+
+class Stats(BaseModel):
+    """The figures behind /metrics. Completed instances are in `df` only, as a total."""
+
+    instances: list[InstanceCount]
+    df: dict[str, Any] | None = Field(description="df.metrics()")
+    engine: EngineStats
+    queues: list[QueueStats]
+    pool: PoolStats | None = None
+    engine_here: dict[str, Any] | None = Field(
+        None, description="What the engine in this process says of itself"
+    )
+
+
+class Live(BaseModel):
+    """The process answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Ready(BaseModel):
+    """Whether requests can be served and runs make progress."""
+
+    status: Literal["ready", "not ready"]
+    database: bool
+    migrations: bool
+    engine: bool
+    detail: str | None = Field(None, description="What is missing")
+
+
+class Problem(BaseModel):
+    """An error as RFC 9457 tells it; `type` is stable, further fields say which value was wrong."""
+
+    model_config = ConfigDict(
+        extra="allow",
+        json_schema_extra={
+            "examples": [
+                {
+                    "type": "urn:pgflows:problem:invalid-input",
+                    "title": "The input does not fit the workflow's input model.",
+                    "status": 422,
+                    "detail": "amount: a number is expected",
+                    "instance": "/workflows/process_order/start",
+                    "field": "amount",
+                    "expected": "number",
+                }
+            ]
+        },
+    )
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str | None = None

@@ -1,0 +1,326 @@
+"""The one step path: whoever calls a step, it runs here.
+
+A call claims the step in the ledger, validates the input, runs attempts with their time-out and
+back-off, records how each of them ended, and only then answers. A call of a step that is running
+joins it.
+
+status  200 output · 409 still running at the deadline · 410 cancelled · 413 output too large · 422
+input does not fit · 424 the step failed · 429 too busy, or the next attempt is due later (Retry-
+After)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import math
+import time
+import traceback
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Any, Self
+
+from pydantic import BaseModel, ValidationError
+
+from pgflows import telemetry
+from pgflows.errors import NonRetryableError, RetryAfter, SignatureRefused
+from pgflows.ledger import Ledger, Record, StepCall, Verdict
+from pgflows.registry import RetryConfig, Step, StepContext, WorkflowApp, call_timeout
+from pgflows.settings import Settings
+from pgflows.testing import crash_point
+
+__all__ = ["Runner", "StepCall", "StepOutcome"]
+
+log = logging.getLogger("pgflows.step")
+
+MARGIN_SECONDS = 5.0
+FIRST_LOOK, LAST_LOOK = 0.02, 0.5
+LARGEST_OUTPUT = 8 * 1024 * 1024
+NO_HEADERS: Mapping[str, str] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutcome:
+    """The answer to a push: status, JSON body, headers."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=lambda: NO_HEADERS)
+
+
+def _later(seconds: float, detail: str) -> StepOutcome:
+    body = json.dumps({"detail": detail}).encode()
+    return StepOutcome(429, body, {"Retry-After": f"{max(seconds, 0):.3f}"})
+
+
+def _failed(status: int, error: Mapping[str, Any]) -> StepOutcome:
+    body = {"error": dict(error), "retryable": False, "retry_after": None}
+    return StepOutcome(status, json.dumps(body).encode())
+
+
+STILL_RUNNING = StepOutcome(409, b'{"detail":"the step is still running"}')
+CANCELLED = StepOutcome(410, b'{"detail":"the instance was cancelled, or is gone"}')
+TERMINAL = {"InvalidInput": 422, "OutputTooLarge": 413}
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """What an attempt ended with, other than a result."""
+
+    type: str
+    message: str
+    retryable: bool
+    traceback: str | None = None
+    retry_after: float | None = None
+
+    def error(self) -> str:
+        return json.dumps({"type": self.type, "message": self.message})
+
+
+class Runner:
+    """Runs the steps of an app on behalf of pushes. `async with` drains it at the end."""
+
+    def __init__(self, app: WorkflowApp, ledger: Ledger, settings: Settings) -> None:
+        self._app = app
+        self._ledger = ledger
+        self._settings = settings
+        self._running: dict[tuple[str, str], asyncio.Task[StepOutcome]] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.drain()
+
+    async def drain(self, seconds: float = 5.0) -> None:
+        """Lets running steps end; those that do not are cancelled, and taken over elsewhere."""
+        tasks = list(self._running.values())
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=seconds)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    async def run_step(self, call: StepCall) -> StepOutcome:
+        """Answers a verified call of a known step. A caller that goes away stops nothing."""
+        step = self._app.steps[call.step]
+        budget = call_timeout(self._app.step_timeout(step)) - MARGIN_SECONDS
+        key = (call.df_id, call.step_key)
+        task = self._running.get(key)
+        if task is None:
+            if len(self._running) >= self._settings.step_concurrency:
+                return _later(1.0, "this service runs as many steps as it may")
+            deadline = time.monotonic() + budget
+            task = asyncio.create_task(self._serve(step, call, deadline))
+            self._running[key] = task
+            task.add_done_callback(lambda _: self._running.pop(key, None))
+        await asyncio.wait([task], timeout=budget)
+        return task.result() if task.done() else STILL_RUNNING
+
+    async def _serve(self, step: Step[Any, Any], call: StepCall, deadline: float) -> StepOutcome:
+        look = FIRST_LOOK
+        while True:
+            verdict = await self._ledger.claim(call)
+            match verdict.verdict:
+                case "run":
+                    crash_point("after_claim")
+                    return await self._attempts(step, call, verdict, deadline)
+                case "completed":
+                    return StepOutcome(200, (verdict.output or "null").encode())
+                case "failed":
+                    error = json.loads(verdict.error or "{}")
+                    return _failed(TERMINAL.get(error.get("type"), 424), error)
+                case "cancelled":
+                    return CANCELLED
+                case "later" if time.monotonic() + verdict.retry_in > deadline:
+                    return _later(verdict.retry_in, "the next attempt is not due yet")
+                case "later":
+                    await asyncio.sleep(verdict.retry_in)
+                case "running" if time.monotonic() + look > deadline:
+                    return STILL_RUNNING
+                case "running":
+                    await asyncio.sleep(look)
+                    look = min(look * 2, LAST_LOOK)
+                case "closed":
+                    raise SignatureRefused("the step ended long ago", reason="closed")
+                case _:
+                    raise SignatureRefused("no such call is open", reason="unknown-call")
+
+    async def _attempts(
+        self, step: Step[Any, Any], call: StepCall, verdict: Verdict, deadline: float
+    ) -> StepOutcome:
+        """Attempts until one ends well, none is left, or the next does not fit into this call."""
+        assert verdict.instance_id is not None  # noqa: S101 - a claim names its instance
+        retry = step.retry or RetryConfig()
+        if step.retry is None and verdict.retry:
+            retry = RetryConfig.model_validate_json(verdict.retry)
+        attempt = verdict.attempt
+        try:
+            while True:
+                began = time.monotonic()
+                ended = await self._attempt(step, call, verdict, attempt)
+                seconds = time.monotonic() - began
+                done = Record(verdict.instance_id, call.step_key, attempt, seconds, "completed")
+                if isinstance(ended, bytes):
+                    return await self._completed(call, done, ended)
+                left = retry.max_retries - attempt + 1
+                if not ended.retryable or left <= 0:
+                    return await self._gave_up(call, done, ended)
+                wait = ended.retry_after
+                if wait is None:
+                    wait = retry.delay(attempt)
+                timeout = self._app.step_timeout(step)
+                fits = time.monotonic() + wait + min(timeout, 1.0) < deadline
+                log.warning(
+                    "step %s of %s: attempt %d failed (%s: %s); again in %.3g s",
+                    call.step_key, verdict.instance_id, attempt, ended.type, ended.message, wait,
+                )  # fmt: skip
+                if not await self._noted(done, ended, "retry" if fits else "release", wait):
+                    return STILL_RUNNING
+                if not fits:
+                    return _later(wait, "the next attempt is not due yet")
+                await asyncio.sleep(wait)
+                attempt += 1
+        finally:
+            self._ledger.forget(verdict.instance_id, call.step_key)
+
+    async def _attempt(
+        self, step: Step[Any, Any], call: StepCall, verdict: Verdict, attempt: int
+    ) -> bytes | _Failure:
+        """One attempt: the output as JSON, or what went wrong."""
+        timeout = self._app.step_timeout(step)
+        try:
+            given = step.input_model.model_validate_json(call.body)
+        except ValidationError as e:
+            return _Failure("InvalidInput", _says(e), retryable=False)
+        name = f"{verdict.instance_id}:{call.step_key}"
+        context = StepContext(
+            instance_id=verdict.instance_id,  # type: ignore[arg-type]  # asserted by the caller
+            df_id=call.df_id,
+            step_key=call.step_key,
+            attempt=attempt,
+            idempotency_key=name,
+            logger=logging.LoggerAdapter(
+                log,
+                {
+                    "instance_id": str(verdict.instance_id),
+                    "step_key": call.step_key,
+                    "attempt": attempt,
+                },
+            ),
+            deadline=datetime.now(UTC) + timedelta(seconds=timeout),
+        )
+        crash_point("in_step")
+        try:
+            async with asyncio.timeout(timeout) as limit:
+                with telemetry.step_span(step.name, context):
+                    output = await step(context, given)
+        except TimeoutError as e:
+            if limit.expired():
+                return _Failure("StepTimeout", f"the attempt took longer than {timeout:g} s", True)
+            return _failure(e)
+        except Exception as e:
+            return _failure(e)
+        crash_point("after_effect")
+        return _as_json(step, output)
+
+    async def _completed(self, call: StepCall, done: Record, output: bytes) -> StepOutcome:
+        kept = await self._ledger.record(_with(done, output=output.decode()))
+        crash_point("after_record")
+        if kept:
+            return StepOutcome(200, output)
+        return await self._already(call)
+
+    async def _gave_up(self, call: StepCall, done: Record, failure: _Failure) -> StepOutcome:
+        log.error(
+            "step %s of %s failed for good after %d attempts: %s: %s",
+            done.step_key, done.instance_id, done.attempt, failure.type, failure.message,
+        )  # fmt: skip
+        if not await self._noted(done, failure, "failed", None):
+            return await self._already(call)
+        status = TERMINAL.get(failure.type, 424)
+        return _failed(status, {"type": failure.type, "message": failure.message})
+
+    async def _noted(
+        self, done: Record, failure: _Failure, outcome: str, wait: float | None
+    ) -> bool:
+        return await self._ledger.record(
+            _with(
+                done,
+                outcome=outcome,
+                error=failure.error() if outcome == "failed" else None,
+                error_type=failure.type,
+                message=failure.message,
+                traceback=failure.traceback,
+                retry_in=wait,
+            )
+        )
+
+    async def _already(self, call: StepCall) -> StepOutcome:
+        """The step was recorded, cancelled or taken over meanwhile: answer as the ledger says."""
+        verdict = await self._ledger.claim(call)
+        match verdict.verdict:
+            case "completed":
+                return StepOutcome(200, (verdict.output or "null").encode())
+            case "failed":
+                return _failed(424, json.loads(verdict.error or "{}"))
+            case "cancelled":
+                return CANCELLED
+            case _:
+                return STILL_RUNNING
+
+
+def _with(record: Record, **changes: Any) -> Record:
+    values = {name: getattr(record, name) for name in Record.__slots__}
+    return Record(**(values | changes))
+
+
+def _clean(text: str, most: int = 10_000) -> str:
+    """PostgreSQL stores neither U+0000 nor halves of surrogate pairs."""
+    return text[:most].replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+
+
+def _failure(error: Exception) -> _Failure:
+    told = "".join(traceback.format_exception(error))
+    wait = error.seconds if isinstance(error, RetryAfter) else None
+    if wait is not None and not (math.isfinite(wait) and wait >= 0):
+        wait = None
+    return _Failure(
+        type(error).__name__,
+        _clean(str(error)),
+        retryable=not isinstance(error, NonRetryableError),
+        traceback=_clean(told, 50_000),
+        retry_after=wait,
+    )
+
+
+def _says(error: ValidationError) -> str:
+    parts = [f"{'.'.join(map(str, e['loc'])) or 'input'}: {e['msg']}" for e in error.errors()]
+    return _clean("; ".join(parts))
+
+
+def _as_json(step: Step[Any, Any], output: Any) -> bytes | _Failure:
+    """The result as JSON, if it is what the step promised and PostgreSQL can hold it."""
+    if not isinstance(output, BaseModel) or not isinstance(output, step.output_model):
+        name = type(output).__name__
+        text = f"the step returned {name}, not {step.output_model.__name__}"
+        return _Failure("WrongResult", text, retryable=False)
+    with suppress(UnicodeEncodeError):
+        text = output.model_dump_json(by_alias=True)
+        if "\\u0000" in text:
+            return _Failure("WrongResult", "the result holds the character U+0000", False)
+        raw = text.encode()
+        if len(raw) > LARGEST_OUTPUT:
+            text = f"the result of {step.name} has {len(raw)} bytes, the limit is {LARGEST_OUTPUT}"
+            return _Failure("OutputTooLarge", text, retryable=False)
+        return raw
+    return _Failure("WrongResult", "the result holds half of a surrogate pair", False)

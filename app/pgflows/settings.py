@@ -1,0 +1,56 @@
+"""What a deployment may set, read once from the environment (`PGFLOWS_*`)."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+Urls = Annotated[tuple[str, ...], NoDecode]
+
+
+class Settings(BaseSettings):
+    """Every setting has a default that is safe on a laptop; lists are comma-separated."""
+
+    model_config = SettingsConfigDict(env_prefix="PGFLOWS_", frozen=True)
+
+    app: str = Field("steps:app", description="Where the WorkflowApp is: module:attribute")
+    dsn: str | None = Field(
+        None, description="The owner's connection string; unset means the embedded server"
+    )
+    run_dsn: str | None = Field(
+        None, description="How to log in as pgflows_run, if its password is not ours to choose"
+    )
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65535)
+    base_url: str | None = Field(
+        None, description="Where engines reach the steps; unset means http://HOST:PORT"
+    )
+    api_keys: Urls = Field((), description="Keys of the control API; needed beyond loopback")
+    http_targets: Urls = Field(
+        (), description="URL prefixes that df.http may call besides the registered base URLs"
+    )
+    data_dir: str = Field(".pgflows", description="Directory of the embedded server")
+    pool_size: int = Field(10, ge=1, description="Connections of a service to the database")
+    step_timeout: float = Field(60.0, gt=0, description="Seconds an attempt may take by default")
+    step_concurrency: int = Field(100, ge=1, description="Steps that one service runs at once")
+    engine_instances: int = Field(1000, ge=1, description="Instances an engine holds in memory")
+    otlp_endpoint: str | None = Field(None, description="Where spans go; unset means no tracing")
+
+    @field_validator("api_keys", "http_targets", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("base_url")
+    @classmethod
+    def _no_slash(cls, value: str | None) -> str | None:
+        return value.rstrip("/") if value else None
+
+    @property
+    def step_base_url(self) -> str:
+        """The literal in every rendered graph: where engines call the steps."""
+        return self.base_url or f"http://{self.host}:{self.port}"

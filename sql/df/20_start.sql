@@ -1,0 +1,345 @@
+-- Starting, cancelling, signalling. The functions that callers see run as the caller, hand over by inserting into
+-- a table of which they may fill all columns but the one that says who they are, and the trigger there does the
+-- work as the owner: a SECURITY DEFINER function could not know its caller's current_user. The tables stay empty.
+--   start → df._submissions → _submit → _flatten, or a copy of what _prepare kept
+--   cancel, signal → df._requests → _grant_request → _cancel, _deliver
+
+-- Node types that engines do not run yet.
+create or replace function df._not_supported()
+returns text[] language sql immutable parallel safe as $$
+  select array['LOOP', 'BREAK', 'RACE', 'WAIT_SCHEDULE', 'SIGNAL', 'HTTP_MULTIPART']
+$$;
+
+create or replace function df._bad_graph(p_path text, p_problem text)
+returns void language plpgsql immutable as $$
+begin
+  raise exception 'invalid graph: %: %', p_path, p_problem using errcode = 'PF101',
+    detail = jsonb_build_object('path', p_path, 'problem', p_problem)::text;
+end $$;
+
+-- What a node must look like to be run; children are counted by the caller.
+create or replace function df._check_node(p_path text, p_type text, p_query text, p_name text, p_children text)
+returns void language plpgsql immutable as $$
+begin
+  if p_children !~ (case
+    when p_type in ('THEN', 'RACE') then '^LR$'
+    when p_type = 'JOIN' then '^LRE*$'
+    when p_type = 'IF' and p_query is null then '^LRC$'
+    when p_type = 'IF' then '^LR$'
+    when p_type = 'LOOP' then '^LC?$'
+    else '^$'
+  end) then
+    perform df._bad_graph(p_path, case p_type
+      when 'IF' then 'IF needs a condition and two branches'
+      when 'LOOP' then 'LOOP needs a body'
+      else case when p_type in ('THEN', 'JOIN', 'RACE') then p_type || ' needs two children'
+        else p_type || ' has no children' end
+    end);
+  elsif p_query is null and p_type not in ('THEN', 'JOIN', 'RACE', 'IF', 'LOOP') then
+    perform df._bad_graph(p_path, p_type || ' needs a query');
+  elsif p_type = 'SLEEP' and p_query !~ '^\d{1,18}$' then
+    perform df._bad_graph(p_path, 'SLEEP needs a number of seconds');
+  elsif p_name !~ '^[A-Za-z_][A-Za-z0-9_]*$' then
+    perform df._bad_graph(p_path, 'the result name is no identifier');
+  end if;
+end $$;
+
+-- A graph as rows, the root first. jsonb is parsed once and then only copied; the stack holds disjoint parts of it.
+-- Ids: a random start, then steps of an odd number, so that they are distinct among the 2^32 without a look-up.
+create or replace function df._flatten(
+  p_graph text, p_depth integer default 256, p_nodes integer default 10000, p_refused text[] default df._not_supported()
+) returns setof df._template_nodes language plpgsql volatile as $$
+declare
+  c_keys constant text[] := array['extra_nodes', 'right_node', 'left_node', 'condition_node'];
+  v_docs jsonb[];
+  v_ids text[];
+  v_depths integer[] := array[0];
+  v_paths text[] := array['root'];
+  v_top integer := 1;
+  v_count bigint := 1;
+  v_base bigint := trunc(random() * 4294967296);
+  v_doc jsonb;
+  v_child jsonb;
+  v_depth integer;
+  v_path text;
+  v_key text;
+  v_id text;
+  v_children text;
+  v_extra text[];
+  v_condition text;
+  v_node df._template_nodes;
+begin
+  begin
+    v_docs[1] := df._envelope(p_graph)::jsonb;
+  exception when invalid_text_representation or untranslatable_character then
+    perform df._bad_graph('root', sqlerrm);
+  end;
+  v_ids[1] := lpad(to_hex(v_base), 8, '0');
+  while v_top > 0 loop
+    v_doc := v_docs[v_top];
+    v_depth := v_depths[v_top];
+    v_path := v_paths[v_top];
+    v_node.id := v_ids[v_top];
+    v_top := v_top - 1;
+    if v_depth > p_depth then
+      raise exception 'the graph is nested deeper than % levels', p_depth using errcode = 'PF103',
+        detail = jsonb_build_object('field', 'depth', 'limit', p_depth)::text,
+        hint = 'balance long sequences, or start parts as instances of their own';
+    end if;
+    v_node.node_type := v_doc ->> 'node_type';
+    if jsonb_typeof(v_doc) <> 'object' or not df._is_type(v_node.node_type) then
+      perform df._bad_graph(v_path, 'not a node');
+    elsif v_node.node_type = any (p_refused) then
+      raise exception 'not supported yet: %', v_node.node_type using errcode = 'PF102',
+        detail = jsonb_build_object('node_type', v_node.node_type, 'path', v_path)::text;
+    end if;
+    v_node.query := v_doc ->> 'query';
+    v_node.result_name := v_doc ->> 'result_name';
+    v_node.left_node := null;
+    v_node.right_node := null;
+    v_condition := null;
+    v_extra := null;
+    v_children := '';
+    foreach v_key in array c_keys loop
+      v_child := v_doc -> v_key;
+      continue when v_child is null or jsonb_typeof(v_child) = 'null';
+      if v_key = 'extra_nodes' then
+        for n in reverse jsonb_array_length(v_child) - 1 .. 0 loop
+          v_id := lpad(to_hex((v_base + v_count * 2654435761) % 4294967296), 8, '0');
+          v_count := v_count + 1;
+          v_top := v_top + 1;
+          v_docs[v_top] := v_child -> n;
+          v_ids[v_top] := v_id;
+          v_depths[v_top] := v_depth + 1;
+          v_paths[v_top] := v_path || '.extra';
+          v_extra := v_id || v_extra;
+          v_children := 'E' || v_children;
+        end loop;
+      else
+        v_id := lpad(to_hex((v_base + v_count * 2654435761) % 4294967296), 8, '0');
+        v_count := v_count + 1;
+        v_top := v_top + 1;
+        v_docs[v_top] := v_child;
+        v_ids[v_top] := v_id;
+        v_depths[v_top] := v_depth + 1;
+        v_paths[v_top] := v_path || '.' || split_part(v_key, '_', 1);
+        case v_key
+          when 'right_node' then v_node.right_node := v_id; v_children := 'R' || v_children;
+          when 'left_node' then v_node.left_node := v_id; v_children := 'L' || v_children;
+          else v_condition := v_id; v_children := v_children || 'C';
+        end case;
+      end if;
+    end loop;
+    if v_count > p_nodes then
+      raise exception 'the graph has more than % nodes', p_nodes using errcode = 'PF103',
+        detail = jsonb_build_object('field', 'nodes', 'limit', p_nodes)::text,
+        hint = 'start parts as instances of their own, or loop over the data';
+    end if;
+    perform df._check_node(v_path, v_node.node_type, v_node.query, v_node.result_name, v_children);
+    if v_condition is not null then
+      v_node.query := '{"condition_node":"' || v_condition || '"}';
+    elsif v_extra is not null then
+      v_node.query := '{"extra_nodes":["' || array_to_string(v_extra, '","') || '"]}';
+    end if;
+    return next v_node;
+  end loop;
+end $$;
+
+-- Flattens a graph that will be started often. df.start knows it again by its text.
+create or replace function df._prepare(p_graph text)
+returns void language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  v_hash bytea := sha256(convert_to(p_graph, 'UTF8'));
+  v_nodes df._template_nodes[];
+begin
+  if exists (select from df._templates t where t.hash = v_hash) then
+    return;
+  end if;
+  select array_agg(f.*) into v_nodes from df._flatten(p_graph) f;
+  insert into df._templates (hash, root_node, calls_http)
+  select v_hash, v_nodes[1].id, bool_or(n.node_type in ('HTTP', 'HTTP_MULTIPART')) from unnest(v_nodes) n
+  on conflict do nothing;
+  if found then
+    insert into df._template_nodes (hash, id, node_type, query, result_name, left_node, right_node)
+    select v_hash, n.id, n.node_type, n.query, n.result_name, n.left_node, n.right_node from unnest(v_nodes) n;
+  end if;
+end $$;
+
+-- Who may start: a role that an engine can log in as, and not one that may do everything.
+create or replace function df._check_submitter(p_role oid)
+returns void language plpgsql stable as $$
+declare
+  v_role record;
+begin
+  select r.rolname, r.rolcanlogin, r.rolsuper into v_role from pg_roles r where r.oid = p_role;
+  if v_role.rolsuper and coalesce(current_setting('pgflows.allow_superuser', true), '') <> 'on'
+    and coalesce(current_setting('pg_durable.enable_superuser_instances', true), '') <> 'on' then
+    raise exception 'role % is a superuser and may not start instances', v_role.rolname using errcode = '42501',
+      hint = 'start as an ordinary role, or set pgflows.allow_superuser = on';
+  elsif not v_role.rolcanlogin then
+    raise exception 'role % cannot log in, so no engine can run its statements', v_role.rolname using errcode = '42501',
+      hint = 'start as a role with LOGIN';
+  end if;
+end $$;
+
+create or replace function df._check_database(p_database text)
+returns void language plpgsql stable as $$
+begin
+  if not exists (select from pg_database d where d.datname = p_database) then
+    raise exception 'database "%" does not exist', p_database using errcode = 'PF104',
+      detail = jsonb_build_object('field', 'database')::text;
+  elsif p_database <> current_database() then
+    raise exception 'not supported yet: statements in another database' using errcode = 'PF102',
+      detail = jsonb_build_object('field', 'database', 'expected', current_database())::text;
+  end if;
+end $$;
+
+create or replace function df._submit()
+returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  v_hash bytea := sha256(convert_to(new.envelope, 'UTF8'));
+  v_id text;
+  v_root text;
+  v_http boolean;
+  v_nodes df._template_nodes[];
+begin
+  perform df._check_submitter(new.submitted_by);
+  if new.database is not null then
+    perform df._check_database(new.database);
+  end if;
+  select t.root_node, t.calls_http into v_root, v_http from df._templates t where t.hash = v_hash;
+  if not found then
+    v_hash := null;
+    select array_agg(f.*), bool_or(f.node_type in ('HTTP', 'HTTP_MULTIPART')) into v_nodes, v_http
+    from df._flatten(new.envelope) f;
+    v_root := v_nodes[1].id;
+  end if;
+  if v_http and not has_function_privilege(new.submitted_by, 'df.http(text,text,text,jsonb,integer)', 'execute') then
+    raise exception 'role % may not call over HTTP', pg_get_userbyid(new.submitted_by) using errcode = '42501',
+      hint = 'df.grant_usage(role, include_http => true) allows it';
+  end if;
+  loop
+    v_id := left(gen_random_uuid()::text, 8);
+    insert into df.instances (id, label, root_node, submitted_by, database)
+    values (v_id, new.label, v_root, new.submitted_by, new.database)
+    on conflict (id) do nothing;
+    exit when found;
+  end loop;
+  if v_hash is null then
+    insert into df.nodes (id, instance_id, node_type, query, result_name, left_node, right_node, submitted_by, database)
+    select n.id, v_id, n.node_type, n.query, n.result_name, n.left_node, n.right_node, new.submitted_by, new.database
+    from unnest(v_nodes) n;
+  else
+    insert into df.nodes (id, instance_id, node_type, query, result_name, left_node, right_node, submitted_by, database)
+    select n.id, v_id, n.node_type, n.query, n.result_name, n.left_node, n.right_node, new.submitted_by, new.database
+    from df._template_nodes n where n.hash = v_hash;
+  end if;
+  insert into df._work (instance_id, template, vars)
+  select v_id, v_hash, coalesce(jsonb_object_agg(v.name, v.value), '{}') from df.vars v where v.owner = new.submitted_by;
+  perform pg_notify('df_work', '');
+  perform set_config('df.started_id', v_id, true);
+  return null;
+end $$;
+
+create or replace trigger submit before insert on df._submissions for each row execute function df._submit();
+
+create or replace function df.start(
+  fut text, label text default null, database text default null, transaction_mode text default 'caller'
+) returns text language plpgsql as $$
+begin
+  if fut is null then
+    return null;
+  elsif transaction_mode = 'new' then
+    raise exception 'not supported yet: transaction_mode ''new''' using errcode = 'PF102',
+      hint = 'start on a connection of its own to keep the start when this transaction is rolled back';
+  elsif transaction_mode is distinct from 'caller' then
+    raise exception 'invalid transaction_mode ''%''', transaction_mode using errcode = 'PF104',
+      detail = jsonb_build_object('field', 'transaction_mode', 'expected', 'caller')::text;
+  end if;
+  insert into df._submissions (envelope, label, database) values (fut, label, database);
+  return current_setting('df.started_id');
+end $$;
+
+-- Nodes stay as they are, as on the extension: what ran when the end came is seen there.
+create or replace function df._cancel(p_instance text, p_reason text)
+returns void language plpgsql as $$
+begin
+  perform from df._work w where w.instance_id = p_instance for update;
+  update df.instances i set status = 'cancelled', updated_at = clock_timestamp()
+  where i.id = p_instance and i.status in ('pending', 'running');
+  if found then
+    delete from df._work w where w.instance_id = p_instance;
+    delete from df._signals s where s.instance_id = p_instance;
+    insert into df._results (instance_id, node_id, result)
+    select i.id, i.root_node, 'canceled: ' || p_reason from df.instances i where i.id = p_instance
+    on conflict (instance_id, node_id) do update set result = excluded.result;
+    perform pg_notify('df_cancel', p_instance);
+  end if;
+end $$;
+
+-- Kept until a node waits for it, or the instance ends. A parked instance is woken, a running one is told.
+create or replace function df._deliver(p_instance text, p_name text, p_data text)
+returns void language plpgsql as $$
+begin
+  perform from df._work w where w.instance_id = p_instance for no key update;
+  if not found then
+    return;
+  end if;
+  begin
+    perform p_data::json;
+  exception when invalid_text_representation then
+    p_data := to_json(p_data)::text;
+  end;
+  insert into df._signals (instance_id, name, data) values (p_instance, p_name, p_data);
+  update df._work w set wake_at = least(w.wake_at, clock_timestamp()) where w.instance_id = p_instance and w.owner is null;
+  if found then
+    perform pg_notify('df_work', '');
+  else
+    perform pg_notify('df_signal', p_instance);
+  end if;
+end $$;
+
+create or replace function df._grant_request()
+returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+  if not exists (
+    select from df.instances i
+    where i.id = new.instance_id and (
+      i.submitted_by = new.requested_by
+      or new.requested_by = (select c.relowner from pg_class c where c.oid = 'df.instances'::regclass)
+      or exists (select from pg_roles r where r.oid = new.requested_by and (r.rolsuper or r.rolbypassrls))
+    )
+  ) then
+    raise exception 'instance not found or access denied: %', new.instance_id using errcode = 'PF014',
+      detail = jsonb_build_object('instance_id', new.instance_id)::text;
+  elsif new.verb = 'cancel' then
+    perform df._cancel(new.instance_id, new.data);
+  elsif new.verb = 'signal' then
+    perform df._deliver(new.instance_id, new.name, new.data);
+  end if;
+  return null;
+end $$;
+
+create or replace trigger grant_request before insert on df._requests for each row execute function df._grant_request();
+
+create or replace function df.cancel(instance_id text, reason text default 'cancelled by user')
+returns text language plpgsql as $$
+begin
+  if instance_id is null then
+    return null;
+  end if;
+  insert into df._requests (instance_id, verb, data) values (instance_id, 'cancel', coalesce(reason, 'cancelled by user'));
+  return format('Instance %s cancelled: %s', instance_id, coalesce(reason, 'cancelled by user'));
+end $$;
+
+create or replace function df.signal(instance_id text, signal_name text, signal_data text default '{}')
+returns text language plpgsql as $$
+begin
+  if instance_id is null or signal_name is null or signal_data is null then
+    return null;
+  elsif signal_name = '' then
+    raise exception 'signal name cannot be empty' using errcode = 'PF104';
+  end if;
+  insert into df._requests (instance_id, verb, name, data) values (instance_id, 'signal', signal_name, signal_data);
+  return 'OK';
+end $$;

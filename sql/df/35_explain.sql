@@ -1,0 +1,139 @@
+-- df.explain draws a graph as an indented tree: of an instance with a mark per node, of an expression its shape.
+--   explain → _draw → _node_line
+
+create or replace function df._status_mark(p_status text)
+returns text language sql immutable parallel safe as $$
+  select case p_status
+    when 'completed' then '✓ Completed' when 'failed' then '✗ Failed' when 'running' then '⏳ Running'
+    when 'pending' then '○ Pending' when 'skipped' then '⊘ Skipped' when 'cancelled' then '⊘ Cancelled' else ''
+  end
+$$;
+
+create or replace function df._node_line(p_type text, p_query text, p_name text, p_arms integer)
+returns text language plpgsql immutable parallel safe as $$
+declare
+  v_config jsonb;
+  v_line text;
+begin
+  begin
+    v_config := case when p_type <> 'SQL' then p_query::jsonb end;
+  exception when invalid_text_representation then
+    v_config := null;
+  end;
+  v_line := case p_type
+    when 'SQL' then 'SQL: ' || coalesce(regexp_replace(btrim(p_query, E' \t\r\n'), '\s+', ' ', 'g'), '')
+    when 'SLEEP' then 'SLEEP ' || coalesce(p_query, '?') || 's'
+    when 'JOIN' then 'JOIN (' || p_arms || ')'
+    when 'LOOP' then case when v_config ? 'condition_node' then 'LOOP (while)' else 'LOOP' end
+    when 'IF' then case when v_config ? 'condition_type' then 'IF rows of ''' || (v_config ->> 'result_name') || '''' else 'IF' end
+    when 'BREAK' then 'BREAK' || coalesce(' ' || (v_config ->> 'break_value'), '')
+    when 'WAIT_SCHEDULE' then 'WAIT_SCHEDULE ''' || coalesce(v_config ->> 'cron_expr', '?') || ''''
+    when 'SIGNAL' then 'SIGNAL ''' || coalesce(v_config ->> 'signal_name', '?') || ''''
+      || coalesce(' (' || (v_config ->> 'timeout_seconds') || 's)', '')
+    when 'HTTP' then 'HTTP ' || coalesce(v_config ->> 'method', '?') || ' ' || coalesce(v_config ->> 'url', '?')
+    when 'HTTP_MULTIPART' then 'HTTP_MULTIPART ' || coalesce(v_config ->> 'method', '?') || ' ' || coalesce(v_config ->> 'url', '?')
+    else p_type
+  end;
+  return v_line || coalesce(' |=> ''' || p_name || '''', '');
+end $$;
+
+-- p_nodes: {id: [type, query, name, left, right, status]}. What is still to be drawn lies on a stack: a label, or a
+-- node with the mark before it. A THEN draws its two sides, one below the other.
+create or replace function df._draw(p_nodes jsonb, p_root text)
+returns text language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
+declare
+  v_ids text[] := array[p_root];
+  v_texts text[] := array[''];
+  v_indents integer[] := array[0];
+  v_top integer := 1;
+  v_lines text[] := '{}';
+  v_marks text[] := '{}';
+  v_node jsonb;
+  v_text text;
+  v_indent integer;
+  v_arms text[];
+  v_labels text[];
+  v_query jsonb;
+begin
+  while v_top > 0 loop
+    v_node := p_nodes -> v_ids[v_top];
+    v_text := v_texts[v_top];
+    v_indent := v_indents[v_top];
+    v_top := v_top - 1;
+    if v_node is null then
+      v_lines := v_lines || (repeat(' ', v_indent) || v_text);
+      v_marks := v_marks || ''::text;
+      continue;
+    elsif v_node ->> 0 = 'THEN' then
+      v_ids[v_top + 1] := v_node ->> 4; v_texts[v_top + 1] := '→ '; v_indents[v_top + 1] := v_indent;
+      v_ids[v_top + 2] := v_node ->> 3; v_texts[v_top + 2] := v_text; v_indents[v_top + 2] := v_indent;
+      v_top := v_top + 2;
+      continue;
+    end if;
+    v_arms := array[v_node ->> 3, v_node ->> 4];
+    v_labels := '{}';
+    v_query := case when v_node ->> 0 in ('IF', 'LOOP', 'JOIN') then (v_node ->> 1)::jsonb end;
+    case v_node ->> 0
+      when 'IF' then
+        v_labels := array['✓ then:', '✗ else:'];
+        if v_query ? 'condition_node' then
+          v_arms := (v_query ->> 'condition_node') || v_arms;
+          v_labels := '? condition:'::text || v_labels;
+        end if;
+      when 'LOOP' then
+        v_arms := array_remove(array[v_arms[1], v_query ->> 'condition_node'], null);
+        v_labels := array['↻ body:', '? while:'];
+      when 'JOIN', 'RACE' then
+        v_arms := v_arms || array(select jsonb_array_elements_text(v_query -> 'extra_nodes'));
+        v_labels := array(select '║ branch ' || n || ':' from generate_series(1, cardinality(v_arms)) n);
+      else
+        v_arms := '{}';
+    end case;
+    v_lines := v_lines
+      || (repeat(' ', v_indent) || v_text || df._node_line(v_node ->> 0, v_node ->> 1, v_node ->> 2, cardinality(v_arms)));
+    v_marks := v_marks || df._status_mark(v_node ->> 5);
+    for n in reverse cardinality(v_arms) .. 1 loop
+      v_ids[v_top + 1] := v_arms[n];
+      v_texts[v_top + 1] := case when v_labels[n] like '║%' and n < cardinality(v_arms) then '├─' else '└─' end;
+      v_indents[v_top + 1] := v_indent + 6;
+      v_ids[v_top + 2] := ''; v_texts[v_top + 2] := v_labels[n]; v_indents[v_top + 2] := v_indent + 4;
+      v_top := v_top + 2;
+    end loop;
+  end loop;
+  return (
+    select string_agg(rpad(l.line, l.widest) || '    ' || l.mark, E'\n' order by l.n)
+    from (
+      select x.line, x.mark, x.n, max(length(x.line)) over () as widest
+      from unnest(v_lines, v_marks) with ordinality x(line, mark, n)
+    ) l
+  );
+end $$;
+
+create or replace function df.explain(input text)
+returns text language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+declare
+  v_instance df.instances;
+  v_nodes jsonb;
+  v_root text;
+  v_output text;
+begin
+  if input is null then
+    return null;
+  elsif input !~ '^[0-9a-f]{8}$' then
+    select jsonb_object_agg(f.id, jsonb_build_array(f.node_type, f.query, f.result_name, f.left_node, f.right_node, '')),
+      (array_agg(f.id))[1]
+    into v_nodes, v_root from df._flatten(input, 2147483647, 2147483647, '{}') f;
+    return df._draw(v_nodes, v_root);
+  end if;
+  select * into v_instance from df.instances i where i.id = input;
+  if not found then
+    return format('Instance ''%s'' not found', input);
+  end if;
+  select jsonb_object_agg(n.id,
+    jsonb_build_array(n.node_type, n.query, n.result_name, n.left_node, n.right_node, s.inferred_status))
+  into v_nodes from df._seen(input) s join df.nodes n on n.instance_id = input and n.id = s.id;
+  v_output := df._output(input, v_instance.root_node, v_instance.status);
+  return format('Instance: %s', input) || coalesce(' (' || v_instance.label || ')', '')
+    || E'\nStatus:   ' || df._status_mark(v_instance.status)
+    || coalesce(E'\nOutput:   ' || v_output, '') || E'\n\n' || df._draw(v_nodes, v_instance.root_node);
+end $$;

@@ -1,0 +1,96 @@
+-- A role's variables, and who may use df. Both run as the caller: row-level security keeps each role to its own
+-- variables, and only who holds a privilege with grant option can pass it on.
+
+create or replace function df.setvar(name text, value text)
+returns text language plpgsql volatile strict set search_path = pg_catalog, pg_temp as $$
+begin
+  perform df._inside('setvar', 'set variables before starting the workflow');
+  insert into df.vars as v (name, value, owner) values ($1, $2, quote_ident(current_user)::regrole)
+  on conflict on constraint vars_pkey do update set value = excluded.value;
+  return 'OK';
+end $$;
+
+create or replace function df.getvar(name text)
+returns text language sql stable strict set search_path = pg_catalog, pg_temp as $$
+  select v.value from df.vars v where v.owner = quote_ident(current_user)::regrole and v.name = $1
+$$;
+
+create or replace function df.unsetvar(name text)
+returns text language plpgsql volatile strict set search_path = pg_catalog, pg_temp as $$
+begin
+  perform df._inside('unsetvar', 'set variables before starting the workflow');
+  delete from df.vars v where v.owner = quote_ident(current_user)::regrole and v.name = $1;
+  return 'OK';
+end $$;
+
+create or replace function df.clearvars()
+returns text language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+begin
+  perform df._inside('clearvars', 'set variables before starting the workflow');
+  delete from df.vars v where v.owner = quote_ident(current_user)::regrole;
+  return 'OK';
+end $$;
+
+-- What a privilege of use consists of, as the text between GRANT (or REVOKE) and TO (or FROM).
+--   usage   building, starting, reading, cancelling; what an engine calls when it is logged in as the role
+--   http    df.http and df.http_multipart
+--   admin   passing rights on, and df.metrics, which counts everybody's instances
+-- Nothing else: no table may be written but by handing over, and those of the engine cannot be read.
+create or replace function df._privileges()
+returns table (part text, privilege text)
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select 'usage', 'usage on schema df'
+  union all
+  select 'usage', g from unnest(array[
+    'select on df.instances', 'select on df.nodes', 'select on df._results',
+    'insert (envelope, label, database) on df._submissions', 'insert (instance_id, verb, name, data) on df._requests',
+    'select, insert, update, delete on df.vars'
+  ]) g
+  union all
+  select case
+      when p.proname in ('http', 'http_multipart') then 'http'
+      when p.proname in ('grant_usage', 'revoke_usage', 'metrics', '_privileges', '_grantee') then 'admin'
+      else 'usage'
+    end, 'execute on function ' || p.oid::regprocedure
+  from pg_proc p
+  where p.pronamespace = 'df'::regnamespace and (
+    p.proname !~ '^_'
+    or p.proname in (
+      '_is_type', '_envelope', '_order_node', '_read_envelope', '_configured', '_check_call', '_is_cron', '_compact',
+      '_inside', '_if_then', '_else', '_loop_forever', '_not_supported', '_bad_graph', '_check_node', '_flatten',
+      '_output', '_execution', '_function_name', '_seen', '_page', '_check_limit', '_status_mark', '_node_line', '_draw',
+      '_privileges', '_grantee', '_run', '_checkpoint', '_fence'
+    )
+  )
+$$;
+
+create or replace function df._grantee(p_role text)
+returns text language sql immutable as $$
+  select case when lower(p_role) = 'public' then 'public' else quote_ident(p_role) end
+$$;
+
+-- Adds only: to take something away, df.revoke_usage first.
+create or replace function df.grant_usage(p_role text, include_http boolean default false, with_grant boolean default false)
+returns text language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+declare
+  v_privilege text;
+begin
+  for v_privilege in
+    select g.privilege from df._privileges() g
+    where g.part = 'usage' or (g.part = 'http' and include_http) or (g.part = 'admin' and with_grant)
+  loop
+    execute format('grant %s to %s%s', v_privilege, df._grantee(p_role), case when with_grant then ' with grant option' else '' end);
+  end loop;
+  return 'OK';
+end $$;
+
+create or replace function df.revoke_usage(p_role text)
+returns text language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+declare
+  v_privilege text;
+begin
+  for v_privilege in select g.privilege from df._privileges() g order by g.privilege like 'usage on schema%' loop
+    execute format('revoke %s from %s cascade', v_privilege, df._grantee(p_role));
+  end loop;
+  return 'OK';
+end $$;

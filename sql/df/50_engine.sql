@@ -1,0 +1,276 @@
+-- What an engine process asks of the database. An engine owns whole instances: a row of df._work with its
+-- epoch as owner and a random token, the fence of that claim. Who does not hold the token writes nothing.
+--   _open_engine, _heartbeat, _close_engine   the engine's own row and the freeing of dead engines' work
+--   _claim, _load, _load_template             take free instances and read what is needed to run them
+--   _checkpoint                               write node results, ends, parked waits of many instances
+--   _run                                      run compiled nodes of many instances, checkpoints included
+-- Lock order everywhere: df._work by instance_id, then df.instances, then df.nodes.
+
+create or replace function df._open_engine(p_engine uuid, p_before uuid default null)
+returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+  if p_before is not null then
+    perform df._close_engine(p_before);
+  end if;
+  insert into df._worker_epoch (epoch_id) values (p_engine)
+  on conflict (epoch_id) do update set last_seen_at = clock_timestamp();
+end $$;
+
+create or replace function df._free(p_engines uuid[])
+returns integer language sql set search_path = pg_catalog, pg_temp as $$
+  with held as (
+    select w.instance_id from df._work w where w.owner = any (p_engines)
+    order by w.instance_id for no key update skip locked
+  ), freed as (
+    update df._work w set owner = null, token = null, wake_at = least(w.wake_at, clock_timestamp())
+    from held where w.instance_id = held.instance_id
+    returning 1
+  )
+  select count(*)::integer from freed
+$$;
+
+create or replace function df._close_engine(p_engine uuid)
+returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+  if df._free(array[p_engine]) > 0 then
+    perform pg_notify('df_work', '');
+  end if;
+  if not exists (select from df._work where owner = p_engine) then
+    delete from df._worker_epoch where epoch_id = p_engine;
+  end if;
+end $$;
+
+-- Once a second: "I live". Frees what dead engines held (a locked row waits for the next beat) and tells
+-- the database's time, whether this engine was declared dead meanwhile, and when the next free instance is due.
+create or replace function df._heartbeat(p_engine uuid)
+returns table (at timestamptz, alive boolean, due timestamptz)
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  v_dead uuid[];
+begin
+  update df._worker_epoch set last_seen_at = clock_timestamp() where epoch_id = p_engine;
+  alive := found;
+  select array_agg(e.epoch_id) into v_dead from df._worker_epoch e
+  where e.last_seen_at < clock_timestamp() - df._dead_after();
+  if v_dead is not null then
+    perform df._free(v_dead);
+    delete from df._worker_epoch e where e.epoch_id = any (v_dead)
+    and not exists (select from df._work w where w.owner = e.epoch_id);
+  end if;
+  at := clock_timestamp();
+  select min(w.wake_at) into due from df._work w where w.owner is null;
+  return next;
+end $$;
+
+create or replace function df._claim(p_engine uuid, p_limit integer)
+returns table (
+  instance_id text, token uuid, label text, role text, root_node text, template bytea,
+  vars jsonb, state text, database text
+) language sql set search_path = pg_catalog, pg_temp as $$
+  with free as (
+    select w.instance_id, w.state from df._work w
+    where w.owner is null and w.wake_at <= clock_timestamp()
+      and exists (select from df._worker_epoch e where e.epoch_id = p_engine)
+    order by w.wake_at limit p_limit for no key update skip locked
+  ), taken as (
+    update df._work w set owner = p_engine, token = gen_random_uuid(), state = coalesce(w.state, '{}')
+    from free where w.instance_id = free.instance_id
+    returning w.instance_id, w.token, w.template, w.vars, free.state
+  )
+  select t.instance_id::text, t.token, i.label, r.rolname::text, i.root_node::text, t.template,
+    t.vars, t.state, i.database
+  from taken t
+  join df.instances i on i.id = t.instance_id
+  left join pg_roles r on r.oid = i.submitted_by
+$$;
+
+create or replace function df._load(p_instances text[])
+returns table (
+  instance_id text, id text, node_type text, query text, result_name text,
+  left_node text, right_node text, status text, result text, execution_id text
+) language sql stable set search_path = pg_catalog, pg_temp as $$
+  select n.instance_id::text, n.id::text, n.node_type, n.query, n.result_name, n.left_node::text,
+    n.right_node::text, n.status, coalesce(r.result, n.result::text), n.status_details ->> 'execution_id'
+  from df.nodes n
+  left join df._results r on r.instance_id = n.instance_id and r.node_id = n.id
+  where n.instance_id = any (p_instances)
+$$;
+
+create or replace function df._load_template(p_hash bytea)
+returns table (
+  id text, node_type text, query text, result_name text, left_node text, right_node text
+) language sql stable set search_path = pg_catalog, pg_temp as $$
+  select n.id::text, n.node_type, n.query, n.result_name, n.left_node::text, n.right_node::text
+  from df._template_nodes n where n.hash = p_hash
+$$;
+
+-- Signals raised for these instances and not used up, oldest first.
+create or replace function df._mail(p_instances text[])
+returns table (instance_id text, id bigint, name text, data text)
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select x.instance_id::text, x.id, x.name, x.data from df._signals x
+  where x.instance_id = any (p_instances) order by x.id
+$$;
+
+-- Locks the claims that still hold and tells which. The lock keeps others away until the transaction ends.
+create or replace function df._fence(p_instance text[], p_token uuid[])
+returns text[] language sql security definer set search_path = pg_catalog, pg_temp as $$
+  select coalesce(array_agg(held.instance_id), '{}')
+  from (
+    select w.instance_id::text
+    from df._work w
+    where w.instance_id = any (p_instance)
+      and (w.instance_id::text, w.token) in (select * from unnest(p_instance, p_token))
+    order by w.instance_id for no key update
+  ) held
+$$;
+
+-- Writes for instances whose token still holds, and tells which those are; for others nothing is written.
+--   p_instance, p_token      the claims
+--   w_*                      a row per node: instance, node, status, result (JSON text), execution id
+--   r_*                      results whose column order jsonb would lose, as text
+--   e_*                      instances that end: status and, where it is not the root's result, the output
+--   s_*                      resume state, the higher number wins; with a wake-up time (seconds since 1970) the
+--                            instance is parked: it leaves its engine until then or until one of the signals
+--   x_signal                 signals that were used up
+-- Any role may call it: without the token of a claim, which no other role can read, it does nothing.
+create or replace function df._checkpoint(
+  p_instance text[], p_token uuid[],
+  w_instance text[] default '{}', w_node text[] default '{}', w_status text[] default '{}',
+  w_result text[] default '{}', w_execution text[] default '{}',
+  r_instance text[] default '{}', r_node text[] default '{}', r_result text[] default '{}',
+  e_instance text[] default '{}', e_status text[] default '{}', e_output text[] default '{}',
+  s_instance text[] default '{}', s_number bigint[] default '{}', s_state text[] default '{}',
+  s_wake float8[] default '{}', s_signals text[] default '{}', x_signal bigint[] default '{}'
+) returns text[] language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  v_held text[] := df._fence(p_instance, p_token);
+  v_now timestamptz := clock_timestamp();
+begin
+  if cardinality(v_held) = 0 then
+    return v_held;
+  end if;
+  update df.nodes n
+  set status = w.status, result = coalesce(w.result::jsonb, n.result), updated_at = v_now,
+    status_details = jsonb_build_object('execution_id', w.execution)
+  from unnest(w_instance, w_node, w_status, w_result, w_execution)
+    as w(instance, node, status, result, execution)
+  where n.instance_id = w.instance and n.id = w.node and w.instance = any (v_held)
+    and not (w.status = 'running' and n.status in ('completed', 'failed') and n.status_details ->> 'execution_id' = w.execution);
+  if cardinality(r_instance) > 0 then
+    insert into df._results (instance_id, node_id, result)
+    select r.instance, r.node, r.result from unnest(r_instance, r_node, r_result) as r(instance, node, result)
+    where r.instance = any (v_held)
+    on conflict (instance_id, node_id) do update set result = excluded.result;
+  end if;
+  if cardinality(s_instance) > 0 then
+    update df._work w set state = s.state, state_number = s.number,
+      owner = case when s.wake is null then w.owner end,
+      token = case when s.wake is null then w.token end,
+      wake_at = case
+        when s.wake is null then w.wake_at
+        when s.signals is not null and exists (
+          select from df._signals x where x.instance_id = w.instance_id
+            and s.signals::jsonb ? x.name and x.id <> all (x_signal)
+        ) then v_now
+        else to_timestamp(s.wake)
+      end
+    from unnest(s_instance, s_number, s_state, s_wake, s_signals) as s(instance, number, state, wake, signals)
+    where w.instance_id = s.instance and s.instance = any (v_held) and s.number > w.state_number;
+  end if;
+  if cardinality(x_signal) > 0 then
+    delete from df._signals x where x.id = any (x_signal) and x.instance_id = any (v_held);
+  end if;
+  if cardinality(e_instance) > 0 then
+    delete from df._work w using unnest(e_instance, e_status) as e(instance, status)
+    where w.instance_id = e.instance and e.instance = any (v_held) and e.status <> 'running';
+    update df.instances i
+    set status = e.status, updated_at = v_now,
+      completed_at = case when e.status = 'completed' then v_now end
+    from unnest(e_instance, e_status) as e(instance, status)
+    where i.id = e.instance and e.instance = any (v_held)
+      and i.status in ('pending', 'running') and i.status <> e.status;
+    insert into df._results (instance_id, node_id, result)
+    select i.id, i.root_node, e.output
+    from unnest(e_instance, e_output) as e(instance, output)
+    join df.instances i on i.id = e.instance
+    where e.output is not null and e.instance = any (v_held)
+    on conflict (instance_id, node_id) do update set result = excluded.result;
+  end if;
+  return v_held;
+end $$;
+
+-- Runs compiled nodes (SELECTs that only compute and call pgflows.take, put, finish) of many instances in one
+-- transaction, each in a subtransaction, as the calling role, with the checkpoints before them and their own.
+--   p_text, p_execution, p_end   per entry: the statement, its execution id, whether its end is the instance's
+--   c_entry, c_node              the nodes that complete with an entry's result
+--   w_*                          checkpoints that ride along
+-- An entry answers its result, or the error that it raised; held is false where the claim was lost.
+create or replace function df._run(
+  p_instance text[], p_token uuid[], p_text text[], p_execution text[], p_end boolean[],
+  c_entry integer[], c_node text[],
+  w_instance text[], w_node text[], w_status text[], w_result text[], w_execution text[],
+  r_instance text[], r_node text[], r_result text[],
+  s_instance text[], s_number bigint[], s_state text[], x_signal bigint[]
+) returns table (entry integer, held boolean, result text, error text, code text)
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  v_held text[] := df._fence(p_instance, p_token);
+  v_results text[] := array_fill(null::text, array[cardinality(p_instance)]);
+begin
+  for i in 1 .. cardinality(p_instance) loop
+    entry := i; held := p_instance[i] = any (v_held); result := null; error := null; code := null;
+    if held then
+      begin
+        execute 'select jsonb_build_object(''rows'', coalesce(jsonb_agg(to_jsonb(q)), ''[]''), ''row_count'', count(*))::text from ('
+          || p_text[i] || E'\n) q' into result;
+        v_results[i] := result;
+      exception when others then
+        result := null; error := sqlerrm; code := sqlstate;
+      end;
+    end if;
+    return next;
+  end loop;
+  perform df._checkpoint(
+    p_instance, p_token,
+    w_instance || done.instances, w_node || done.nodes, w_status || done.statuses,
+    w_result || done.results, w_execution || done.executions,
+    r_instance, r_node, r_result,
+    s_instance => s_instance, s_number => s_number, s_state => s_state,
+    s_wake => array_fill(null::float8, array[cardinality(s_instance)]),
+    s_signals => array_fill(null::text, array[cardinality(s_instance)]),
+    x_signal => x_signal,
+    e_instance => done.ended, e_status => array_fill('completed'::text, array[cardinality(done.ended)]),
+    e_output => array_fill(null::text, array[cardinality(done.ended)])
+  )
+  from (
+    select coalesce(array_agg(p_instance[c.entry]), '{}') as instances, coalesce(array_agg(c.node), '{}') as nodes,
+      coalesce(array_agg('completed'::text), '{}') as statuses, coalesce(array_agg(v_results[c.entry]), '{}') as results,
+      coalesce(array_agg(p_execution[c.entry]), '{}') as executions,
+      coalesce(array_agg(distinct p_instance[c.entry]) filter (where p_end[c.entry]), '{}') as ended
+    from unnest(c_entry, c_node) as c(entry, node)
+    where v_results[c.entry] is not null
+  ) done;
+end $$;
+
+-- Gives a claim back. p_reason: the engine's own code failed on this run; after five such failures, on
+-- whatever engine, the run fails with the reason instead of being tried again.
+create or replace function df._release(p_instance text, p_token uuid, p_reason text default null)
+returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  v_failures integer;
+begin
+  update df._work w
+  set owner = null, token = null, failures = w.failures + (p_reason is not null)::integer,
+    wake_at = clock_timestamp() + case when p_reason is null then interval '0' else interval '1 s' * 2 ^ least(w.failures, 6) end
+  where w.instance_id = p_instance and w.token = p_token
+  returning w.failures into v_failures;
+  if v_failures >= 5 and p_reason is not null then
+    delete from df._work where instance_id = p_instance;
+    update df.nodes n set status = 'failed', result = to_jsonb(p_reason), updated_at = clock_timestamp()
+    from df.instances i where i.id = p_instance and n.instance_id = p_instance and n.id = i.root_node;
+    update df.instances set status = 'failed', updated_at = clock_timestamp() where id = p_instance;
+  elsif found then
+    perform pg_notify('df_work', '');
+  end if;
+end $$;

@@ -1,0 +1,24 @@
+-- pgflows.define: registers a workflow, or its new form under the same name and version. Runs that are under
+-- way keep the graph they were started with. The version defined last is the one that pgflows.start takes.
+
+create or replace function pgflows.define(
+  p_name text, p_version text, p_graph text, p_definition jsonb,
+  p_input_schema jsonb, p_output_schema jsonb, p_checksum text
+) returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+  if p_graph is null or p_definition is null or p_input_schema is null then
+    raise exception 'the definition of workflow % lacks a graph, a definition or an input schema', p_name
+      using errcode = 'PF020', hint = 'use the file that GET /export/{name}.sql gives';
+  end if;
+  update pgflows.workflows set active = false where name = p_name and active and version <> p_version;
+  insert into pgflows.workflows (name, version, graph, definition, input_schema, output_schema, checksum)
+  values (p_name, p_version, p_graph, p_definition, p_input_schema, p_output_schema, p_checksum)
+  on conflict (name, version) do update
+  set active = true, graph = excluded.graph, definition = excluded.definition, input_schema = excluded.input_schema,
+    output_schema = excluded.output_schema, checksum = excluded.checksum, registered_at = clock_timestamp();
+  if to_regprocedure('df._prepare(text)') is not null then
+    perform df._prepare(p_graph);
+  end if;
+end $$;
+
+revoke all on function pgflows.define from public;

@@ -1,0 +1,153 @@
+-- Starting: pgflows.start is the one way in, for psql, triggers, the HTTP service and everything else.
+--   start            (41_submit.sql) runs as pgflows_run, so that the run is submitted by it
+--   start_instance   the same with a document as its answer, for the service
+--   _open            validates and writes the instance, as the owner
+--   _link            ties the orchestrator's id to the instance, as the owner
+--   _misfit          what is wrong with an input, as far as SQL can see: types and required fields of the top level
+--   revive           starts a failed run's graph anew; recorded steps answer from the ledger
+
+create or replace function pgflows._fits(p_value jsonb, p_schema jsonb, p_definitions jsonb)
+returns boolean language sql immutable set search_path = pg_catalog, pg_temp as $$
+  select case
+    when p_schema ? '$ref' then
+      pgflows._fits(p_value, coalesce(p_definitions -> regexp_replace(p_schema ->> '$ref', '^.*/', ''), '{}'), p_definitions)
+    when p_schema ? 'anyOf' then exists (
+      select from jsonb_array_elements(p_schema -> 'anyOf') s where pgflows._fits(p_value, s, p_definitions))
+    when p_schema ? 'const' then p_value = p_schema -> 'const'
+    when p_schema ? 'enum' then p_schema -> 'enum' @> jsonb_build_array(p_value)
+    when p_schema ? 'type' then case p_schema ->> 'type'
+      when 'integer' then jsonb_typeof(p_value) = 'number' and (p_value #>> '{}')::numeric % 1 = 0
+      else jsonb_typeof(p_value) = p_schema ->> 'type'
+    end
+    else true
+  end
+$$;
+
+create or replace function pgflows._expected(p_schema jsonb)
+returns text language sql immutable set search_path = pg_catalog, pg_temp as $$
+  select coalesce(
+    p_schema ->> 'type',
+    (select string_agg(coalesce(s ->> 'type', s ->> '$ref', 'a value'), ' or ') from jsonb_array_elements(p_schema -> 'anyOf') s),
+    'one of ' || (p_schema ->> 'enum'),
+    regexp_replace(p_schema ->> '$ref', '^.*/', ''),
+    'a value')
+$$;
+
+create or replace function pgflows._misfit(p_input jsonb, p_schema jsonb)
+returns table (field text, problem text, expected text)
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+  select null, 'the input must be an object, not ' || coalesce(jsonb_typeof(p_input), 'null'), 'object'
+  where jsonb_typeof(p_input) is distinct from 'object'
+  union all
+  select r, 'required field ' || r || ' is missing', pgflows._expected(p_schema -> 'properties' -> r)
+  from jsonb_array_elements_text(p_schema -> 'required') r
+  where jsonb_typeof(p_input) = 'object' and not p_input ? r
+  union all
+  select p.key, 'field ' || p.key || ' is of the wrong type: ' || jsonb_typeof(p_input -> p.key), pgflows._expected(p.value)
+  from jsonb_each(case when jsonb_typeof(p_input) = 'object' then coalesce(p_schema -> 'properties', '{}') else '{}' end) p
+  where p_input ? p.key and not pgflows._fits(p_input -> p.key, p.value, p_schema -> '$defs')
+  union all
+  select k, 'field ' || k || ' is not known', 'one of the fields of the model'
+  from jsonb_object_keys(case when jsonb_typeof(p_input) = 'object' then p_input else '{}' end) k
+  where p_schema -> 'additionalProperties' = 'false' and not coalesce(p_schema -> 'properties', '{}') ? k
+$$;
+
+create or replace function pgflows._open(
+  p_workflow text, p_input jsonb, p_key text, p_label text, p_attributes jsonb
+) returns table (instance_id uuid, graph text, existed boolean)
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  v_workflow pgflows.workflows;
+  v_wrong record;
+  v_most bigint := (select s.value::text::bigint from pgflows.settings s where s.name = 'max_input_bytes');
+  v_before pgflows.instances;
+begin
+  select * into v_workflow from pgflows.workflows w where w.name = p_workflow and w.active;
+  if not found then
+    raise exception 'there is no workflow %', p_workflow using errcode = 'PF010',
+      detail = jsonb_build_object('workflow', p_workflow),
+      hint = 'known workflows: ' || coalesce((select string_agg(w.name, ', ' order by w.name) from pgflows.workflows w where w.active), 'none');
+  end if;
+  if octet_length(p_input::text) > v_most then
+    raise exception 'the input of workflow % has % bytes, more than the limit of %', p_workflow, octet_length(p_input::text), v_most
+      using errcode = 'PF012', detail = jsonb_build_object('bytes', octet_length(p_input::text), 'limit', v_most),
+      hint = 'pass a reference to the data, or raise max_input_bytes in pgflows.settings';
+  end if;
+  if p_attributes is null or jsonb_typeof(p_attributes) <> 'object' then
+    raise exception 'attributes must be an object' using errcode = 'PF011', detail = jsonb_build_object('field', 'attributes', 'expected', 'object');
+  end if;
+  select * into v_wrong from pgflows._misfit(p_input, v_workflow.input_schema) limit 1;
+  if found then
+    raise exception 'the input does not fit workflow %: %', p_workflow, v_wrong.problem using errcode = 'PF011',
+      detail = jsonb_build_object('workflow', p_workflow, 'field', v_wrong.field, 'expected', v_wrong.expected),
+      hint = 'expected ' || v_wrong.expected;
+  end if;
+  instance_id := pgflows.uuid7();
+  graph := v_workflow.graph;
+  existed := false;
+  insert into pgflows.instances (instance_id, workflow, version, input, label, attributes, idempotency_key, started_by)
+  values (_open.instance_id, p_workflow, v_workflow.version, p_input, p_label, p_attributes, p_key, session_user)
+  on conflict (workflow, idempotency_key) where idempotency_key is not null do nothing;
+  if not found then
+    -- somebody used the key: the insert waited for their commit
+    select * into v_before from pgflows.instances i where i.workflow = p_workflow and i.idempotency_key = p_key;
+    if v_before.input <> p_input then
+      raise exception 'idempotency key % started workflow % before with another input', p_key, p_workflow
+        using errcode = 'PF013', detail = jsonb_build_object('instance_id', v_before.instance_id, 'idempotency_key', p_key),
+        hint = 'use a new key for a new input';
+    end if;
+    instance_id := v_before.instance_id;
+    existed := true;
+  end if;
+  return next;
+end $$;
+
+create or replace function pgflows._link(p_instance_id uuid, p_df_id text, p_submitted_by name)
+returns void language sql security definer set search_path = pg_catalog, pg_temp as $$
+  insert into pgflows.df_runs (df_id, instance_id, n, submitted_by)
+  select p_df_id, p_instance_id, coalesce(max(r.n), 0) + 1, quote_ident(p_submitted_by)::regrole
+  from pgflows.df_runs r where r.instance_id = p_instance_id;
+  insert into pgflows.frames (df_id, frame, seq, env)
+  select p_df_id, 'main', 0, jsonb_build_object('@in', i.input) from pgflows.instances i where i.instance_id = p_instance_id;
+$$;
+
+create or replace function pgflows.start_instance(
+  p_workflow text, p_input jsonb, p_key text, p_label text, p_attributes jsonb
+) returns jsonb language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  v_began timestamptz := clock_timestamp();
+  v_id uuid := pgflows.start(p_workflow, p_input, p_key, p_label, coalesce(p_attributes, '{}'));
+begin
+  return pgflows.get_instance(v_id::text) || jsonb_build_object('created',
+    (select i.created_at >= v_began from pgflows.instances i where i.instance_id = v_id));
+end $$;
+
+create or replace function pgflows.revive(p_instance_id uuid)
+returns text language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  v_instance pgflows.instances;
+  v_graph text;
+  v_df_id text;
+begin
+  select * into v_instance from pgflows.instances i where i.instance_id = p_instance_id for update;
+  if not found then
+    raise exception 'there is no instance %', p_instance_id using errcode = 'PF014', detail = jsonb_build_object('instance_id', p_instance_id);
+  end if;
+  if v_instance.status <> 'failed' then
+    raise exception 'instance % is %, only a failed one can be revived', p_instance_id, v_instance.status using errcode = 'PF011',
+      detail = jsonb_build_object('instance_id', p_instance_id, 'status', v_instance.status);
+  end if;
+  select w.graph into v_graph from pgflows.workflows w where w.name = v_instance.workflow and w.version = v_instance.version;
+  if v_graph is null then
+    raise exception 'workflow % version % is not defined any more', v_instance.workflow, v_instance.version using errcode = 'PF010';
+  end if;
+  update pgflows.instances set status = 'pending', error = null, ended_at = null where instance_id = p_instance_id;
+  update pgflows.step_runs set status = 'requested', error = null, retry_at = null, ended_at = null, service_id = null
+  where instance_id = p_instance_id and status in ('failed', 'cancelled');
+  v_df_id := pgflows._restart(v_graph, coalesce(v_instance.label, v_instance.workflow));
+  perform pgflows._link(p_instance_id, v_df_id, 'pgflows_run');
+  return v_df_id;
+end $$;
+
+revoke all on function pgflows._open, pgflows._link, pgflows.start_instance, pgflows.revive from public;
+grant execute on function pgflows._open, pgflows._link to pgflows_run;

@@ -1,0 +1,126 @@
+-- The ledger, as step services use it: many claims or many records in one call.
+--   open_service   announces a service; its session then holds the lock that says it lives
+--   claim_steps    may this service run these steps now?
+--   adopt_steps    running steps of a service whose session was lost and opened anew
+--   record_steps   how attempts ended
+-- Verdicts of a claim: run · completed · failed · running (somebody is at it) · later (its next attempt is not
+-- due) · cancelled · closed (ended more than five minutes ago) · unknown (no such request was signed).
+
+create or replace function pgflows.open_service(p_base_url text)
+returns integer language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  v_id integer;
+begin
+  delete from pgflows.services s
+  where s.started_at < clock_timestamp() - interval '1 day' and pg_try_advisory_xact_lock(pgflows.service_lock_class(), s.service_id);
+  insert into pgflows.services (base_url) values (p_base_url) returning service_id into v_id;
+  insert into pgflows.base_urls (url) values (p_base_url) on conflict (url) do update set registered_at = clock_timestamp();
+  perform pg_advisory_lock(pgflows.service_lock_class(), v_id);
+  return v_id;
+end $$;
+
+create or replace function pgflows.claim_steps(
+  p_service integer, p_df_id text[], p_step text[], p_step_key text[], p_call integer[], p_key_id text[]
+) returns table (ord integer, verdict text, instance_id uuid, attempt integer, output jsonb, error jsonb, retry jsonb, retry_in float8)
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  v_now timestamptz := clock_timestamp();
+  v_run pgflows.step_runs;
+  v_status text;
+  v_claimed integer[] := '{}';
+begin
+  -- the common case, all at once: the step was requested and nobody has it
+  for ord, instance_id, attempt, retry in
+    update pgflows.step_runs s
+    set status = 'running', service_id = p_service, attempts = s.attempts + 1, started_at = coalesce(s.started_at, v_now), retry_at = null
+    from unnest(p_df_id, p_step, p_step_key, p_call, p_key_id) with ordinality as q(df_id, step, step_key, call, key_id, n)
+    join pgflows.df_runs r on r.df_id = q.df_id
+    join pgflows.instances i on i.instance_id = r.instance_id and i.status in ('pending', 'running')
+    where s.instance_id = r.instance_id and s.step_key = q.step_key and s.step = q.step and s.call = q.call and s.key_id = q.key_id
+      and s.status = 'requested' and (s.retry_at is null or s.retry_at <= v_now)
+    returning q.n::integer, s.instance_id, s.attempts, s.retry
+  loop
+    verdict := 'run'; output := null; error := null; retry_in := null;
+    v_claimed := v_claimed || ord;
+    return next;
+  end loop;
+  for ord in select g from generate_subscripts(p_df_id, 1) g where g <> all (v_claimed) loop
+    attempt := null; output := null; error := null; retry := null; retry_in := null;
+    select i.instance_id, i.status into instance_id, v_status
+    from pgflows.df_runs r join pgflows.instances i on i.instance_id = r.instance_id where r.df_id = p_df_id[ord];
+    select * into v_run from pgflows.step_runs s
+    where s.instance_id = claim_steps.instance_id and s.step_key = p_step_key[ord] and s.step = p_step[ord]
+      and s.call = p_call[ord] and s.key_id = p_key_id[ord]
+    for no key update;
+    if not found then
+      verdict := 'unknown';
+    elsif v_run.status in ('completed', 'failed') then
+      verdict := case when v_run.ended_at < v_now - interval '5 minutes' then 'closed' else v_run.status end;
+      output := v_run.output; error := v_run.error;
+    elsif v_status not in ('pending', 'running') or v_run.status = 'cancelled' then
+      verdict := 'cancelled';
+    elsif v_run.status = 'requested' and v_run.retry_at > v_now then
+      verdict := 'later'; retry_in := extract(epoch from v_run.retry_at - v_now);
+    elsif v_run.status = 'running' and (v_run.service_id = p_service
+        or not pg_try_advisory_xact_lock_shared(pgflows.service_lock_class(), v_run.service_id)) then
+      verdict := 'running';
+    else
+      if v_run.status = 'running' then
+        -- its service is gone: nobody will record how that attempt ended
+        insert into pgflows.attempts (instance_id, step_key, attempt, started_at, error_type, message)
+        values (v_run.instance_id, v_run.step_key, v_run.attempts, v_run.started_at, 'ProcessDied',
+          'the process that ran this attempt died before it recorded an outcome')
+        on conflict do nothing;
+      end if;
+      update pgflows.step_runs s
+      set status = 'running', service_id = p_service, attempts = s.attempts + 1, started_at = coalesce(s.started_at, v_now), retry_at = null
+      where s.instance_id = v_run.instance_id and s.step_key = v_run.step_key
+      returning s.attempts, s.retry into attempt, claim_steps.retry;
+      verdict := 'run';
+    end if;
+    return next;
+  end loop;
+end $$;
+
+-- After a lost session: what this process still runs under its old id is its own under the new one,
+-- unless somebody took it over meanwhile.
+create or replace function pgflows.adopt_steps(p_old integer, p_new integer, p_instance uuid[], p_step_key text[])
+returns integer language sql set search_path = pg_catalog, pg_temp as $$
+  with mine as (
+    update pgflows.step_runs s set service_id = p_new
+    from unnest(p_instance, p_step_key) as q(instance_id, step_key)
+    where s.instance_id = q.instance_id and s.step_key = q.step_key and s.status = 'running' and s.service_id = p_old
+    returning 1
+  )
+  select count(*)::integer from mine
+$$;
+
+create or replace function pgflows.record_steps(
+  p_service integer, p_instance uuid[], p_step_key text[], p_attempt integer[], p_seconds float8[], p_outcome text[],
+  p_output jsonb[], p_error jsonb[], p_error_type text[], p_message text[], p_traceback text[], p_retry_in float8[]
+) returns table (ord integer, recorded boolean)
+language sql set search_path = pg_catalog, pg_temp as $$
+  with told as (
+    select * from unnest(p_instance, p_step_key, p_attempt, p_seconds, p_outcome, p_output, p_error, p_error_type, p_message, p_traceback, p_retry_in)
+      with ordinality as t(instance_id, step_key, attempt, seconds, outcome, output, error, error_type, message, traceback, retry_in, n)
+  ), kept as (
+    update pgflows.step_runs s
+    set status = case t.outcome when 'retry' then 'running' when 'release' then 'requested' else t.outcome end,
+      output = t.output, error = t.error,
+      attempts = s.attempts + (t.outcome = 'retry')::integer,
+      retry_at = clock_timestamp() + t.retry_in * interval '1 s',
+      ended_at = case when t.outcome in ('completed', 'failed') then clock_timestamp() end
+    from told t
+    where s.instance_id = t.instance_id and s.step_key = t.step_key
+      and s.status = 'running' and s.service_id = p_service and s.attempts = t.attempt
+    returning t.n, t.instance_id, t.step_key, t.attempt, t.seconds, t.error_type, t.message, t.traceback
+  ), noted as (
+    insert into pgflows.attempts (instance_id, step_key, attempt, started_at, error_type, message, traceback)
+    select k.instance_id, k.step_key, k.attempt, clock_timestamp() - k.seconds * interval '1 s', k.error_type, k.message, k.traceback
+    from kept k
+    on conflict do nothing
+  )
+  select t.n::integer, exists (select from kept k where k.n = t.n) from told t
+$$;
+
+revoke all on function pgflows.open_service, pgflows.claim_steps, pgflows.adopt_steps, pgflows.record_steps from public;

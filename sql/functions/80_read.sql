@@ -1,0 +1,328 @@
+-- What the HTTP API, the client and the commands read, plus the two verbs that the API adds to pgflows.start.
+--   start_instance                             POST /workflows/{name}/start: pgflows.start and what came of it
+--   get_instance, list_instances, history      GET /instances…; an instance is named by its uuid or any of its df ids
+--   has_ended                                  asked again and again by a caller that waits for the end
+--   cancel_instance                            POST /instances/{id}/cancel
+--   list_workflows, get_workflow               GET /workflows…
+--   stats                                      GET /metrics and /stats; every count in it is bounded
+--   live_engines                               GET /readyz
+-- Answers are jsonb documents, so that one statement is one answer. All of it is for the owner alone.
+-- The df schema may be the extension's: what only the embedded engine has is looked for before it is used.
+
+-- The instance that a text names: its uuid or the df id of one of its runs. PF014 if there is none.
+create or replace function pgflows._find_instance(p_id text)
+returns uuid language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+  v_instance uuid;
+begin
+  if p_id ~ '^[0-9a-f]{8}$' then
+    select r.instance_id into v_instance from pgflows.df_runs r where r.df_id = p_id;
+  elsif p_id ~* '^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$' then
+    select i.instance_id into v_instance from pgflows.instances i where i.instance_id = p_id::uuid;
+  end if;
+  if v_instance is null then
+    raise exception 'there is no instance %', p_id using errcode = 'PF014',
+      detail = jsonb_build_object('id', p_id)::text,
+      hint = 'An instance is named by its instance_id (a uuid) or its df_id (eight hex digits).';
+  end if;
+  return v_instance;
+end $$;
+
+-- The run of the graph that counts: the newest.
+create or replace function pgflows._current_run(p_instance uuid)
+returns text language sql stable set search_path = pg_catalog, pg_temp as $$
+  select r.df_id::text from pgflows.df_runs r where r.instance_id = p_instance order by r.n desc limit 1
+$$;
+
+-- started_at is when the graph was handed to the orchestrator for the first time.
+create or replace function pgflows._instance_document(p_instance uuid)
+returns jsonb language sql stable set search_path = pg_catalog, pg_temp as $$
+  select jsonb_build_object(
+    'instance_id', i.instance_id, 'df_id', pgflows._current_run(i.instance_id),
+    'workflow', i.workflow, 'version', i.version, 'status', i.status,
+    'input', i.input, 'output', i.output, 'error', i.error,
+    'label', i.label, 'attributes', i.attributes, 'idempotency_key', i.idempotency_key,
+    'started_by', i.started_by, 'created_at', i.created_at,
+    'started_at', (select min(r.started_at) from pgflows.df_runs r where r.instance_id = i.instance_id),
+    'ended_at', i.ended_at
+  )
+  from pgflows.instances i where i.instance_id = p_instance
+$$;
+
+create or replace function pgflows.get_instance(p_id text)
+returns jsonb language sql stable set search_path = pg_catalog, pg_temp as $$
+  select pgflows._instance_document(pgflows._find_instance(p_id))
+$$;
+
+create or replace function pgflows.has_ended(p_instance uuid)
+returns boolean language sql stable set search_path = pg_catalog, pg_temp as $$
+  select i.status in ('completed', 'failed', 'cancelled')
+  from pgflows.instances i where i.instance_id = p_instance
+$$;
+
+-- 'created' is false where the idempotency key had started the instance before: then another transaction wrote the row.
+create or replace function pgflows.start_instance(
+  p_workflow text, p_input jsonb, p_key text, p_label text, p_attributes jsonb
+) returns jsonb language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  v_instance uuid := pgflows.start(p_workflow, p_input, p_key, p_label, p_attributes);
+begin
+  return (
+    select pgflows._instance_document(v_instance)
+      || jsonb_build_object('created', i.xmin = pg_current_xact_id()::xid)
+    from pgflows.instances i where i.instance_id = v_instance
+  );
+end $$;
+
+-- Newest first. A uuid v7 begins with its millisecond, so the primary key is the order of time: the cursor is the last
+-- id of a page, and `since` bounds the scan by an id too (a second early, then exactly by created_at).
+-- The plan depends on which filters are given, hence a custom plan each time.
+create or replace function pgflows.list_instances(
+  p_workflow text default null, p_status text default null, p_label text default null,
+  p_since timestamptz default null, p_limit integer default 100, p_cursor uuid default null
+) returns jsonb language plpgsql stable
+set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan as $$
+declare
+  v_ms bigint := greatest(extract(epoch from p_since) * 1000 - 1000, 0)::bigint;
+  v_first uuid := case when p_since is not null then
+    (rpad(lpad(to_hex(v_ms), 12, '0'), 32, '0'))::uuid end;
+  v_rows jsonb;
+  v_last uuid;
+begin
+  if p_limit not between 1 and 1000 then
+    raise exception 'limit is 1 to 1000, not %', p_limit using errcode = 'PF103',
+      detail = '{"field": "limit", "expected": "1 to 1000"}';
+  end if;
+  select jsonb_agg(jsonb_build_object(
+      'instance_id', page.instance_id, 'df_id', pgflows._current_run(page.instance_id),
+      'workflow', page.workflow, 'version', page.version, 'status', page.status, 'label', page.label,
+      'attributes', page.attributes, 'error', page.error,
+      'created_at', page.created_at, 'ended_at', page.ended_at
+    ) order by page.k) filter (where page.k <= p_limit),
+    case when max(page.k) > p_limit then (array_agg(page.instance_id) filter (where page.k = p_limit))[1] end
+  into v_rows, v_last
+  from (
+    select row_number() over (order by found.instance_id desc) k, found.*
+    from (
+      select i.* from pgflows.instances i
+      where (p_workflow is null or i.workflow = p_workflow)
+        and (p_status is null or i.status = p_status)
+        and (p_label is null or i.label = p_label)
+        and (p_since is null or (i.instance_id >= v_first and i.created_at >= p_since))
+        and (p_cursor is null or i.instance_id < p_cursor)
+      order by i.instance_id desc limit p_limit + 1
+    ) found
+  ) page;
+  return jsonb_build_object('instances', coalesce(v_rows, '[]'), 'next_cursor', v_last);
+end $$;
+
+-- What the orchestrator shows of a run: df.instance_nodes and df.instance_executions, a row an object.
+create or replace function pgflows._df_nodes(p_df_id text)
+returns jsonb language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+  return coalesce((select jsonb_agg(to_jsonb(n)) from df.instance_nodes(p_df_id) n), '[]');
+end $$;
+
+create or replace function pgflows._df_executions(p_df_id text)
+returns jsonb language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+  return coalesce((select jsonb_agg(to_jsonb(e)) from df.instance_executions(p_df_id) e), '[]');
+end $$;
+
+create or replace function pgflows._milliseconds(p_from timestamptz, p_to timestamptz)
+returns double precision language sql immutable set search_path = pg_catalog, pg_temp as $$
+  select round(extract(epoch from p_to - p_from) * 1000, 3)::double precision
+$$;
+
+-- Tracebacks stay in the table: they may hold what a caller of the API should not see.
+create or replace function pgflows.history(p_id text)
+returns jsonb language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+  v_instance uuid := pgflows._find_instance(p_id);
+  v_df_id text := pgflows._current_run(v_instance);
+begin
+  return pgflows._instance_document(v_instance) || jsonb_build_object(
+    'steps', coalesce((
+      select jsonb_agg(jsonb_build_object(
+        'step_key', s.step_key, 'step', s.step, 'n', s.n, 'status', s.status,
+        'input', s.input, 'output', s.output, 'error', s.error,
+        'attempt_count', s.attempts,
+        'attempts', coalesce((
+          select jsonb_agg(jsonb_build_object(
+            'attempt', a.attempt, 'started_at', a.started_at, 'ended_at', a.ended_at,
+            'duration_ms', pgflows._milliseconds(a.started_at, a.ended_at),
+            'error_type', a.error_type, 'message', a.message
+          ) order by a.attempt)
+          from pgflows.attempts a where a.instance_id = s.instance_id and a.step_key = s.step_key
+        ), '[]'),
+        'requested_at', s.requested_at, 'retry_at', s.retry_at,
+        'started_at', s.started_at, 'ended_at', s.ended_at,
+        'duration_ms', pgflows._milliseconds(s.started_at, s.ended_at)
+      ) order by s.n, s.step_key)
+      from pgflows.step_runs s where s.instance_id = v_instance
+    ), '[]'),
+    'nodes', case when v_df_id is null then '[]' else pgflows._df_nodes(v_df_id) end,
+    'executions', case when v_df_id is null then '[]' else pgflows._df_executions(v_df_id) end
+  );
+end $$;
+
+-- Ends a live instance; one that has ended stays as it is. The orchestrator's row is taken first, as the trigger on
+-- df.instances does, and only an instance that is still live afterwards is written here.
+create or replace function pgflows.cancel_instance(p_id text, p_reason text default null)
+returns jsonb language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  v_instance uuid := pgflows._find_instance(p_id);
+  v_df_id text := pgflows._current_run(v_instance);
+  v_reason text := coalesce(p_reason, 'cancelled by request');
+begin
+  if not pgflows.has_ended(v_instance) then
+    if v_df_id is not null then
+      perform df.cancel(v_df_id, v_reason);
+    end if;
+    update pgflows.instances i
+    set status = 'cancelled', ended_at = coalesce(i.ended_at, clock_timestamp()),
+      error = jsonb_build_object('type', 'Cancelled', 'message', v_reason)
+    where i.instance_id = v_instance and i.status in ('pending', 'running', 'cancelled');
+    if found then
+      update pgflows.step_runs s set status = 'cancelled', ended_at = clock_timestamp()
+      where s.instance_id = v_instance and s.status in ('requested', 'running');
+    end if;
+  end if;
+  return pgflows._instance_document(v_instance);
+end $$;
+
+create or replace function pgflows._workflow_document(p_workflow pgflows.workflows)
+returns jsonb language sql stable set search_path = pg_catalog, pg_temp as $$
+  select jsonb_build_object(
+    'name', p_workflow.name, 'version', p_workflow.version, 'checksum', p_workflow.checksum,
+    'registered_at', p_workflow.registered_at, 'definition', p_workflow.definition,
+    'input_schema', p_workflow.input_schema, 'output_schema', p_workflow.output_schema
+  )
+$$;
+
+create or replace function pgflows.list_workflows()
+returns jsonb language sql stable set search_path = pg_catalog, pg_temp as $$
+  select coalesce(jsonb_agg(pgflows._workflow_document(w) order by w.name), '[]')
+  from pgflows.workflows w where w.active
+$$;
+
+create or replace function pgflows.get_workflow(p_name text)
+returns jsonb language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+  v_document jsonb;
+begin
+  select pgflows._workflow_document(w) into v_document
+  from pgflows.workflows w where w.name = p_name and w.active;
+  if v_document is null then
+    raise exception 'there is no workflow %', p_name using errcode = 'PF010',
+      detail = jsonb_build_object('workflow', p_name)::text;
+  end if;
+  return v_document;
+end $$;
+
+-- The checksum of a registered version, so that a service at its start defines only what has changed.
+create or replace function pgflows.workflow_checksum(p_name text, p_version text)
+returns text language sql stable set search_path = pg_catalog, pg_temp as $$
+  select w.checksum from pgflows.workflows w
+  where w.name = p_name and w.version = p_version and w.active
+$$;
+
+-- Engines: how many live, the age of the oldest free instance that is due, and how many such there are (at most 10 000).
+create or replace function pgflows._engine_stats()
+returns jsonb language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+  v_embedded boolean := to_regclass('df._work') is not null;
+  v_dead_after interval := '15 seconds';
+  v_live integer;
+  v_lag double precision;
+  v_due integer;
+begin
+  if to_regclass('df._worker_epoch') is null then
+    return jsonb_build_object('kind', 'none', 'live', 0, 'lag_seconds', null, 'due', null);
+  end if;
+  if v_embedded then
+    v_dead_after := df._dead_after();
+  end if;
+  select count(*) into v_live from df._worker_epoch e where e.last_seen_at > clock_timestamp() - v_dead_after;
+  if v_embedded then
+    select extract(epoch from clock_timestamp() - min(w.wake_at)) into v_lag
+    from df._work w where w.owner is null and w.wake_at <= clock_timestamp();
+    select count(*) into v_due from (
+      select from df._work w where w.owner is null and w.wake_at <= clock_timestamp() limit 10000
+    ) due;
+  end if;
+  return jsonb_build_object(
+    'kind', case when v_embedded then 'embedded' else 'extension' end,
+    'live', v_live, 'lag_seconds', case when v_embedded then coalesce(v_lag, 0) end, 'due', v_due
+  );
+end $$;
+
+create or replace function pgflows._queue_stats()
+returns jsonb language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+  if to_regnamespace('pgmq') is null then
+    return '[]';
+  end if;
+  return coalesce((
+    select jsonb_agg(jsonb_build_object(
+      'queue', q.queue_name, 'depth', q.queue_length, 'oldest_seconds', q.oldest_msg_age_sec
+    ) order by q.queue_name)
+    from pgmq.metrics_all() q
+  ), '[]');
+exception when insufficient_privilege then
+  return '[]';
+end $$;
+
+create or replace function pgflows._df_stats()
+returns jsonb language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+  return (select to_jsonb(m) from df.metrics() m);
+exception when insufficient_privilege or undefined_function then
+  return null;
+end $$;
+
+-- Instances by workflow and status: pending and running exactly, failed and cancelled among the newest 10 000 of each.
+-- Completed ones are not counted by workflow: df.metrics has their total.
+create or replace function pgflows.stats()
+returns jsonb language sql stable set search_path = pg_catalog, pg_temp as $$
+  select jsonb_build_object(
+    'instances', coalesce((
+      select jsonb_agg(jsonb_build_object('workflow', c.workflow, 'status', c.status, 'count', c.n) order by c.workflow, c.status)
+      from (
+        select counted.workflow, counted.status, count(*) n
+        from (
+          select i.workflow, i.status from pgflows.instances i
+          where i.status in ('pending', 'running')
+          union all
+          (select i.workflow, i.status from pgflows.instances i
+          where i.status = 'failed' and i.status <> 'completed' order by i.instance_id desc limit 10000)
+          union all
+          (select i.workflow, i.status from pgflows.instances i
+          where i.status = 'cancelled' and i.status <> 'completed' order by i.instance_id desc limit 10000)
+        ) counted
+        group by counted.workflow, counted.status
+      ) c
+    ), '[]'),
+    'df', pgflows._df_stats(),
+    'engine', pgflows._engine_stats(),
+    'queues', pgflows._queue_stats()
+  )
+$$;
+
+-- Asked by a load balancer every few seconds: no more than the liveness of engines.
+create or replace function pgflows.live_engines()
+returns integer language sql stable set search_path = pg_catalog, pg_temp as $$
+  select (pgflows._engine_stats() ->> 'live')::integer
+$$;
+
+revoke all on function
+  pgflows._find_instance(text), pgflows._current_run(uuid), pgflows._instance_document(uuid),
+  pgflows.get_instance(text), pgflows.has_ended(uuid),
+  pgflows.start_instance(text, jsonb, text, text, jsonb),
+  pgflows.list_instances(text, text, text, timestamptz, integer, uuid),
+  pgflows._df_nodes(text), pgflows._df_executions(text), pgflows._milliseconds(timestamptz, timestamptz),
+  pgflows.history(text), pgflows.cancel_instance(text, text),
+  pgflows._workflow_document(pgflows.workflows), pgflows.list_workflows(), pgflows.get_workflow(text),
+  pgflows.workflow_checksum(text, text), pgflows._engine_stats(), pgflows._queue_stats(), pgflows._df_stats(),
+  pgflows.stats(), pgflows.live_engines()
+from public;

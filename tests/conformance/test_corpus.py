@@ -1,0 +1,77 @@
+"""The recorded behaviour of the extension, case by case.
+
+All cases run at once, on one database with one engine; each test then looks at its own. A flow with
+a node type that is not supported yet must be refused when it is started, in those words.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from tests.conformance.conftest import USER, make_roles, running_engine
+from tests.conformance.corpus.differences import DIFFERENCES
+from tests.conformance.corpus.peer import serving
+from tests.conformance.corpus.recorder import Record, Recorder, lines, without_words
+from tests.conftest import OWNER, RUN, Database
+from tests.conftest import _dsn as _at
+
+CASES = {case["name"]: case for case in lines("cases.jsonl")}
+RECORDED = {record["name"]: record for record in lines("recorded-0.2.6.jsonl")}
+REFUSED = re.compile(r"^not supported yet: (LOOP|BREAK|RACE|WAIT_SCHEDULE|SIGNAL|HTTP_MULTIPART)$")
+NOWHERE = "http://127.0.0.1:9"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "differences.md"
+
+pytestmark = pytest.mark.xdist_group("corpus")
+
+
+@pytest.fixture(scope="session")
+def told(server_dsn: str, template: str, request: pytest.FixtureRequest) -> Iterator[dict[str, Record]]:
+    """What this server did with every case that is asked for."""
+    wanted = {
+        item.callspec.params["name"]
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and item.originalname == "test_case"
+    }
+    yield asyncio.run(_tell(server_dsn, template, [CASES[name] for name in CASES if name in wanted]))
+
+
+async def _tell(admin_dsn: str, template: str, cases: list[dict[str, Any]]) -> dict[str, Record]:
+    name = f"corpus_{template}"
+    owner, run = (f"{_at(admin_dsn, role, name)}" for role in (OWNER, RUN))
+    database = Database(name, owner, run, _at(admin_dsn, "postgres", name))
+    conn = await asyncpg.connect(admin_dsn)
+    await conn.execute(f"drop database if exists {database.name} with (force)")
+    await conn.execute(f"create database {database.name} template {template} owner {OWNER}")
+    try:
+        await make_roles(database)
+        with serving() as peer:
+            async with running_engine(database, http_targets=(peer, NOWHERE)):
+                recorder = Recorder(database.as_role(USER), peer, patience=0.3)
+                return await recorder.record(cases)
+    finally:
+        await conn.execute(f"drop database {database.name} with (force)")
+        await conn.close()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_case(told: dict[str, Record], name: str) -> None:
+    ours = told[name]
+    if ours.get("start", {}).get("sqlstate") == "PF102":
+        assert REFUSED.match(ours["start"]["error"])
+        return
+    expected = RECORDED[name] | DIFFERENCES.get(name, {})
+    assert without_words(ours) == without_words(expected)
+
+
+@pytest.mark.parametrize("name", DIFFERENCES)
+def test_a_difference_is_documented_and_real(name: str) -> None:
+    assert f"`{name}`" in DOCUMENT.read_text(encoding="utf-8")
+    recorded = without_words(RECORDED[name])
+    assert any(recorded.get(k) != without_words(v) for k, v in DIFFERENCES[name].items())

@@ -1,0 +1,147 @@
+"""POST /workflows/{name}/start."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import httpx
+import pytest
+
+from pgflows.client import Client
+
+START = "/workflows/process_order/start"
+ORDER = {"order_id": "ORD-1", "amount": 99.0}
+
+
+async def test_a_start_answers_201_with_the_new_instance(http: httpx.AsyncClient) -> None:
+    response = await http.post(
+        START, json={"input": ORDER, "label": "web", "attributes": {"by": "test"}}
+    )
+    body = response.json()
+    assert response.status_code == 201
+    assert UUID(body["instance_id"]).version == 7
+    assert len(body["df_id"]) == 8
+    assert (body["workflow"], body["version"], body["status"]) == ("process_order", "1", "pending")
+    assert (body["label"], body["attributes"], body["created"]) == ("web", {"by": "test"}, True)
+
+
+async def test_the_same_key_finds_the_same_instance_with_200(http: httpx.AsyncClient) -> None:
+    headers = {"Idempotency-Key": "order 1"}
+    first = await http.post(START, json={"input": ORDER}, headers=headers)
+    again = await http.post(START, json={"input": ORDER}, headers=headers)
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert first.json()["instance_id"] == again.json()["instance_id"]
+    assert again.json()["created"] is False
+
+
+async def test_a_key_with_another_input_is_409(http: httpx.AsyncClient) -> None:
+    headers = {"Idempotency-Key": "order 1"}
+    await http.post(START, json={"input": ORDER}, headers=headers)
+    other = await http.post(START, json={"input": ORDER | {"amount": 1}}, headers=headers)
+    assert other.status_code == 409
+    assert other.json()["type"] == "urn:pgflows:problem:idempotency-conflict"
+
+
+async def test_an_unknown_workflow_is_404(http: httpx.AsyncClient) -> None:
+    response = await http.post("/workflows/nothing/start", json={"input": {}})
+    assert response.status_code == 404
+    assert response.json()["type"] == "urn:pgflows:problem:workflow-not-found"
+
+
+async def test_a_missing_field_is_named(http: httpx.AsyncClient) -> None:
+    response = await http.post(START, json={"input": {"order_id": "ORD-1"}})
+    assert response.status_code == 422
+    assert response.json()["type"] == "urn:pgflows:problem:invalid-input"
+    assert "amount" in response.json()["detail"]
+
+
+async def test_an_input_beyond_the_limit_is_413(http: httpx.AsyncClient) -> None:
+    order = {"order_id": "x" * 1_100_000, "amount": 1}
+    response = await http.post(START, json={"input": order})
+    assert response.status_code == 413
+    assert response.json()["type"] == "urn:pgflows:problem:input-too-large"
+
+
+async def test_a_huge_body_is_413_before_it_is_parsed(http: httpx.AsyncClient) -> None:
+    response = await http.post(
+        START, content=b"{" * (17 << 20), headers={"Content-Type": "application/json"}
+    )
+    assert response.status_code == 413
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"\xff\xfe",
+        b'{"input": []}',
+        b'{"input": null}',
+        b'{"inputs": {}}',
+        b'{"input": {}, "surprise": 1}',
+        b'{"input": {"order_id": "a\\u0000b", "amount": 1}}',
+        b'{"input": {"order_id": "\\ud800", "amount": 1}}',
+        b'{"input": {"\\udfff": 1}}',
+        b'{"\\ud800": 1}',
+        b'{"input": {"order_id": "a", "amount": NaN}}',
+        b'{"input": {"order_id": "a", "amount": 1e999}}',
+        b'{"input": {"order_id": "a", "amount": %s}}' % (b"9" * 5000),
+        b'{"input": {"order_id": "a", "amount": 1, "x": %s}}' % (b"[" * 200 + b"]" * 200),
+        b'{"input": {"x": %s}}' % (b"[" * 100_000 + b"]" * 100_000),
+        b'{"input": {"order_id": "a", "amount": 1}, "label": "\\u0000"}',
+        b'{"input": {"order_id": "a", "amount": 1}, "label": "%s"}' % (b"l" * 256),
+        b'{"input": {"order_id": "a", "amount": 1}, "attributes": {"\\u0000": 1}}',
+    ],
+)
+async def test_a_malformed_body_is_a_4xx_problem(http: httpx.AsyncClient, body: bytes) -> None:
+    response = await http.post(START, content=body, headers={"Content-Type": "application/json"})
+    assert response.status_code in (400, 422)
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json()["status"] == response.status_code
+
+
+async def test_a_body_of_another_type_is_refused(http: httpx.AsyncClient) -> None:
+    response = await http.post(
+        START, content=b'{"input": {}}', headers={"Content-Type": "text/plain"}
+    )
+    assert response.status_code == 422
+
+
+@pytest.mark.parametrize(
+    "text", ["\\u0000", "C:\\\\u0000", "ä𝄞'\"$r1 {sys_label} \\", "\u2028", "𝄞" * 100]
+)
+async def test_any_text_comes_back_as_it_went_in(http: httpx.AsyncClient, text: str) -> None:
+    order = {"order_id": text, "amount": 1.5}
+    started = await http.post(START, json={"input": order, "label": text})
+    assert started.status_code == 201
+    found = (await http.get(f"/instances/{started.json()['instance_id']}")).json()
+    assert (found["input"], found["label"]) == (order, text)
+
+
+@pytest.mark.parametrize("wait", ["-1", "301", "x", "nan", "inf", ""])
+async def test_wait_is_0_to_300_seconds(http: httpx.AsyncClient, wait: str) -> None:
+    response = await http.post(START, params={"wait": wait}, json={"input": ORDER})
+    assert response.status_code == 422
+
+
+@pytest.mark.parametrize("key", ["", "k" * 256, "ä", "tab\t"])
+async def test_a_key_is_at_most_255_printable_ascii_characters(
+    http: httpx.AsyncClient, key: str
+) -> None:
+    response = await http.post(
+        START, json={"input": ORDER}, headers={b"Idempotency-Key": key.encode("latin-1")}
+    )
+    assert response.status_code == 422
+
+
+async def test_a_wait_that_is_over_answers_with_the_state_so_far(http: httpx.AsyncClient) -> None:
+    response = await http.post(START, params={"wait": 0.05}, json={"input": ORDER})
+    assert (response.status_code, response.json()["status"]) == (201, "pending")
+
+
+async def test_a_start_that_waits_answers_with_the_output(live: Client) -> None:
+    done = await live.start("process_order", ORDER, wait=20)
+    assert done.status == "completed"
+    assert done.output == {"parcel": "PARCEL-CHG-ORD-1"}
