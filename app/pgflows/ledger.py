@@ -140,7 +140,8 @@ class Ledger:
         self._lost = asyncio.Event()
         self._held: set[tuple[UUID, str]] = set()
         self._keys: dict[str, bytes] = {}
-        self._keys_read = 0.0
+        self._keys_due = 0.0
+        self._reading_keys = asyncio.Lock()
         self._claims = Coalescer(self._claim_all)
         self._records = Coalescer(self._record_all)
 
@@ -309,15 +310,15 @@ class Ledger:
 
     async def _refresh(self, key_id: str) -> bytes | None:
         """Reads the keys again, at most once a second: an unknown id may be a new key."""
-        if time.monotonic() - self._keys_read > KEY_REFRESH_SECONDS:
-            self._keys_read = time.monotonic()
-            try:
-                conn = await self._raw("pgflows keys")
+        async with self._reading_keys:
+            if key_id not in self._keys and time.monotonic() >= self._keys_due:
                 try:
-                    self._keys = {r["key_id"]: r["secret"] for r in await conn.fetch(KEYS)}
-                finally:
-                    await conn.close()
-            except (asyncpg.PostgresError, *db.LOST) as e:
-                self._keys_read = 0.0
-                raise ServiceUnavailable(f"the signing keys cannot be read: {e}") from e
-        return self._keys.get(key_id)
+                    conn = await self._raw("pgflows keys")
+                    try:
+                        self._keys = {r["key_id"]: r["secret"] for r in await conn.fetch(KEYS)}
+                    finally:
+                        await conn.close()
+                except (asyncpg.PostgresError, *db.LOST) as e:
+                    raise ServiceUnavailable(f"the signing keys cannot be read: {e}") from e
+                self._keys_due = time.monotonic() + KEY_REFRESH_SECONDS
+            return self._keys.get(key_id)

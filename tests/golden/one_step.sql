@@ -1,6 +1,6 @@
 -- Workflow one_step, version 1
 --
--- checksum 344039b4e108c9650a5383063f0f2db3c488f89fe660d377d0bf2050cb72527e
+-- checksum 5c8fa5d931f7e3284827b052f0623e4834df5bbb33e3db0b54d66b71065f91a9
 --
 -- Run it with psql as the owner of the schema pgflows: it defines the workflow and starts one run.
 --     psql "$DSN" -f one_step.sql
@@ -24,10 +24,10 @@ select pgflows.define(
     ),
     df.sql('/*pgflows*/ with s0 as materialized (select pgflows.take(''{sys_instance_id}'', ''main'', $e.seq) v) select pgflows.finish(''{sys_instance_id}'', ''main'', $e.seq, v->''@r'') as output from s0')
   ),
-  '{"steps": [{"key": "charge#1", "step": "charge", "retry": {"max_retries": 3, "initial_delay_seconds": 1.0, "max_delay_seconds": 60.0, "backoff": "exponential", "jitter": true}, "timeout": 60.0}], "flow": [{"type": "step", "key": "charge#1", "step": "charge", "result": null, "input": {"type": "input"}}, {"type": "return", "value": {"type": "result", "name": null}}]}'::jsonb,
+  '{"steps": [{"key": "charge#1", "step": "charge", "retry": {"max_retries": 3, "initial_delay_seconds": 1.0, "max_delay_seconds": 60.0, "backoff": "exponential", "jitter": true}, "timeout": 60.0}], "flow": [{"type": "step", "key": "charge#1", "step": "charge", "result": "@r", "input": {"type": "input"}}, {"type": "return", "value": {"type": "result", "name": "@r"}}]}'::jsonb,
   E'{"$defs": {"Address": {"properties": {"city": {"examples": ["Zürich"], "title": "City", "type": "string"}, "zip": {"default": "8000", "title": "Zip", "type": "string"}}, "required": ["city"], "title": "Address", "type": "object"}}, "properties": {"fullName": {"examples": ["O''Hara"], "title": "Fullname", "type": "string"}, "amount": {"default": 1.5, "exclusiveMinimum": 0, "title": "Amount", "type": "number"}, "day": {"default": "2024-01-31", "format": "date", "title": "Day", "type": "string"}, "address": {"$ref": "#/$defs/Address"}, "tags": {"examples": [["a\\\\b", "{sys_label}"]], "items": {"type": "string"}, "title": "Tags", "type": "array"}}, "required": ["fullName", "address"], "title": "Request", "type": "object"}'::jsonb,
   '{"$defs": {"Address": {"properties": {"city": {"examples": ["Zürich"], "title": "City", "type": "string"}, "zip": {"default": "8000", "title": "Zip", "type": "string"}}, "required": ["city"], "title": "Address", "type": "object"}}, "properties": {"number": {"title": "Number", "type": "string"}, "address": {"$ref": "#/$defs/Address"}}, "required": ["number", "address"], "title": "Receipt", "type": "object"}'::jsonb,
-  '344039b4e108c9650a5383063f0f2db3c488f89fe660d377d0bf2050cb72527e'
+  '5c8fa5d931f7e3284827b052f0623e4834df5bbb33e3db0b54d66b71065f91a9'
 );
 
 select pgflows.start('one_step', :'input'::jsonb) as instance_id;

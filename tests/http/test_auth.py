@@ -24,25 +24,33 @@ CONTROL = [
 ]
 
 
-@pytest.mark.parametrize(
-    "header",
-    [None, "Bearer wrong", "Bearer ", "Bearer one,two", "Basic b25l", "one", "Bearer \xff"],
-)
-async def test_every_control_route_wants_a_key(serve: Serve, header: str | None) -> None:
-    headers = {b"Authorization": header.encode("latin-1")} if header is not None else {}
-    async with serve(api_keys="one,two") as http:
-        for method, path in CONTROL:
-            response = await http.request(method, path, headers=headers)
-            assert response.status_code == 401, path
-            assert response.headers["www-authenticate"] == "Bearer"
-            assert response.json()["type"] == "urn:pgflows:problem:unauthorized"
+WRONG = [
+    None,
+    b"Bearer wrong",
+    b"Bearer ",
+    b"Bearer one,two",
+    b"Basic b25l",
+    b"one",
+    b"Bearer \xff",
+]
 
 
-@pytest.mark.parametrize("key", ["one", "two"])
-async def test_each_of_the_keys_opens(serve: Serve, key: str) -> None:
+async def test_every_control_route_wants_a_key(serve: Serve) -> None:
     async with serve(api_keys="one,two") as http:
-        response = await http.get("/workflows", headers={"Authorization": f"Bearer {key}"})
-    assert response.status_code == 200
+        for header in WRONG:
+            headers = {b"Authorization": header} if header is not None else {}
+            for method, path in CONTROL:
+                response = await http.request(method, path, headers=headers)
+                assert response.status_code == 401, path
+                assert response.headers["www-authenticate"] == "Bearer"
+                assert response.json()["type"] == "urn:pgflows:problem:unauthorized"
+
+
+async def test_each_of_the_keys_opens(serve: Serve) -> None:
+    async with serve(api_keys="one,two") as http:
+        for key in ("one", "two"):
+            response = await http.get("/workflows", headers={"Authorization": f"Bearer {key}"})
+            assert response.status_code == 200
 
 
 async def test_health_and_pushes_are_not_behind_keys(serve: Serve) -> None:

@@ -46,20 +46,15 @@ def test_the_last_resort_tells_nothing_of_the_inside(caplog: pytest.LogCaptureFi
     assert "secret" in caplog.text
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "status", "slug"),
-    [
+async def test_unknown_paths_and_methods_are_problems_too(http: httpx.AsyncClient) -> None:
+    for method, path, status, slug in (
         ("GET", "/nothing", 404, "not-found"),
         ("DELETE", "/instances", 405, "method-not-allowed"),
         ("GET", "/steps/charge", 405, "method-not-allowed"),
         ("POST", "/steps/", 404, "not-found"),
         ("POST", "/steps/a/b", 404, "not-found"),
-    ],
-)
-async def test_unknown_paths_and_methods_are_problems_too(
-    http: httpx.AsyncClient, method: str, path: str, status: int, slug: str
-) -> None:
-    response = await http.request(method, path)
-    assert response.status_code == status
-    assert response.headers["content-type"] == "application/problem+json"
-    assert response.json()["type"] == f"urn:pgflows:problem:{slug}"
+    ):
+        response = await http.request(method, path)
+        assert response.status_code == status, path
+        assert response.headers["content-type"] == "application/problem+json"
+        assert response.json()["type"] == f"urn:pgflows:problem:{slug}"

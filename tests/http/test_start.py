@@ -5,7 +5,6 @@ from __future__ import annotations
 from uuid import UUID
 
 import httpx
-import pytest
 
 from pgflows.client import Client
 
@@ -69,37 +68,38 @@ async def test_a_huge_body_is_413_before_it_is_parsed(http: httpx.AsyncClient) -
     assert response.status_code == 413
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"{",
-        b"[]",
-        b"null",
-        b"\xff\xfe",
-        b'{"input": []}',
-        b'{"input": null}',
-        b'{"inputs": {}}',
-        b'{"input": {}, "surprise": 1}',
-        b'{"input": {"order_id": "a\\u0000b", "amount": 1}}',
-        b'{"input": {"order_id": "\\ud800", "amount": 1}}',
-        b'{"input": {"\\udfff": 1}}',
-        b'{"\\ud800": 1}',
-        b'{"input": {"order_id": "a", "amount": NaN}}',
-        b'{"input": {"order_id": "a", "amount": 1e999}}',
-        b'{"input": {"order_id": "a", "amount": %s}}' % (b"9" * 5000),
-        b'{"input": {"order_id": "a", "amount": 1, "x": %s}}' % (b"[" * 200 + b"]" * 200),
-        b'{"input": {"x": %s}}' % (b"[" * 100_000 + b"]" * 100_000),
-        b'{"input": {"order_id": "a", "amount": 1}, "label": "\\u0000"}',
-        b'{"input": {"order_id": "a", "amount": 1}, "label": "%s"}' % (b"l" * 256),
-        b'{"input": {"order_id": "a", "amount": 1}, "attributes": {"\\u0000": 1}}',
-    ],
-)
-async def test_a_malformed_body_is_a_4xx_problem(http: httpx.AsyncClient, body: bytes) -> None:
-    response = await http.post(START, content=body, headers={"Content-Type": "application/json"})
-    assert response.status_code in (400, 422)
-    assert response.headers["content-type"] == "application/problem+json"
-    assert response.json()["status"] == response.status_code
+MALFORMED = [
+    b"",
+    b"{",
+    b"[]",
+    b"null",
+    b"\xff\xfe",
+    b'{"input": []}',
+    b'{"input": null}',
+    b'{"inputs": {}}',
+    b'{"input": {}, "surprise": 1}',
+    b'{"input": {"order_id": "a\\u0000b", "amount": 1}}',
+    b'{"input": {"order_id": "\\ud800", "amount": 1}}',
+    b'{"input": {"\\udfff": 1}}',
+    b'{"\\ud800": 1}',
+    b'{"input": {"order_id": "a", "amount": NaN}}',
+    b'{"input": {"order_id": "a", "amount": 1e999}}',
+    b'{"input": {"order_id": "a", "amount": %s}}' % (b"9" * 5000),
+    b'{"input": {"order_id": "a", "amount": 1, "x": %s}}' % (b"[" * 200 + b"]" * 200),
+    b'{"input": {"x": %s}}' % (b"[" * 100_000 + b"]" * 100_000),
+    b'{"input": {"order_id": "a", "amount": 1}, "label": "\\u0000"}',
+    b'{"input": {"order_id": "a", "amount": 1}, "label": "%s"}' % (b"l" * 256),
+    b'{"input": {"order_id": "a", "amount": 1}, "attributes": {"\\u0000": 1}}',
+]
+
+
+async def test_a_malformed_body_is_a_4xx_problem(http: httpx.AsyncClient) -> None:
+    headers = {"Content-Type": "application/json"}
+    for body in MALFORMED:
+        response = await http.post(START, content=body, headers=headers)
+        assert response.status_code in (400, 422), body[:100]
+        assert response.headers["content-type"] == "application/problem+json"
+        assert response.json()["status"] == response.status_code
 
 
 async def test_a_body_of_another_type_is_refused(http: httpx.AsyncClient) -> None:
@@ -109,31 +109,25 @@ async def test_a_body_of_another_type_is_refused(http: httpx.AsyncClient) -> Non
     assert response.status_code == 422
 
 
-@pytest.mark.parametrize(
-    "text", ["\\u0000", "C:\\\\u0000", "ä𝄞'\"$r1 {sys_label} \\", "\u2028", "𝄞" * 100]
-)
-async def test_any_text_comes_back_as_it_went_in(http: httpx.AsyncClient, text: str) -> None:
-    order = {"order_id": text, "amount": 1.5}
-    started = await http.post(START, json={"input": order, "label": text})
-    assert started.status_code == 201
-    found = (await http.get(f"/instances/{started.json()['instance_id']}")).json()
-    assert (found["input"], found["label"]) == (order, text)
+async def test_any_text_comes_back_as_it_went_in(http: httpx.AsyncClient) -> None:
+    for text in ("\\u0000", "C:\\\\u0000", "ä𝄞'\"$r1 {sys_label} \\", "\u2028", "𝄞" * 100):
+        order = {"order_id": text, "amount": 1.5}
+        started = await http.post(START, json={"input": order, "label": text})
+        assert started.status_code == 201
+        found = (await http.get(f"/instances/{started.json()['instance_id']}")).json()
+        assert (found["input"], found["label"]) == (order, text)
 
 
-@pytest.mark.parametrize("wait", ["-1", "301", "x", "nan", "inf", ""])
-async def test_wait_is_0_to_300_seconds(http: httpx.AsyncClient, wait: str) -> None:
-    response = await http.post(START, params={"wait": wait}, json={"input": ORDER})
-    assert response.status_code == 422
+async def test_wait_is_0_to_300_seconds(http: httpx.AsyncClient) -> None:
+    for wait in ("-1", "301", "x", "nan", "inf", ""):
+        response = await http.post(START, params={"wait": wait}, json={"input": ORDER})
+        assert response.status_code == 422, wait
 
 
-@pytest.mark.parametrize("key", ["", "k" * 256, "ä", "tab\t"])
-async def test_a_key_is_at_most_255_printable_ascii_characters(
-    http: httpx.AsyncClient, key: str
-) -> None:
-    response = await http.post(
-        START, json={"input": ORDER}, headers={b"Idempotency-Key": key.encode("latin-1")}
-    )
-    assert response.status_code == 422
+async def test_a_key_is_at_most_255_printable_ascii_characters(http: httpx.AsyncClient) -> None:
+    for key in (b"", b"k" * 256, b"\xe4", b"tab\t"):
+        response = await http.post(START, json={"input": ORDER}, headers={b"Idempotency-Key": key})
+        assert response.status_code == 422, key
 
 
 async def test_a_wait_that_is_over_answers_with_the_state_so_far(http: httpx.AsyncClient) -> None:

@@ -30,7 +30,7 @@ def test_a_straight_line_becomes_calls_and_a_return(tmp_path: Path) -> None:
     assert isinstance(second, StepCall)
     assert (second.key, second.var) == ("ship#1", "sent")
     assert isinstance(third, StepCall)
-    assert (third.key, third.var) == ("ship#2", "@r")
+    assert (third.key, third.var) == ("ship#2", None)
     assert isinstance(end, Return)
     assert isinstance(end.value, Construct)
     values = dict(end.value.fields)

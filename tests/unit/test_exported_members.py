@@ -5,6 +5,7 @@ from __future__ import annotations
 import pgflows
 
 PUBLIC = {
+    "Client",
     "CompileError",
     "NonRetryableError",
     "PgflowsError",

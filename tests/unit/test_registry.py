@@ -400,7 +400,7 @@ def test_an_app_that_is_not_there_is_a_clear_error(package: Path, path: str, mes
 
 
 def test_a_bad_declaration_in_a_loaded_module_is_reported_as_such(package: Path) -> None:
-    text = "from pgflows import WorkflowApp\napp = WorkflowApp()\n@app.step\nasync def s(x):\n"
+    text = "from pgflows import WorkflowApp\napp = WorkflowApp()\n@app.step\nasync def s(x): ...\n"
     module(package, "shop/__init__.py", text)
     with pytest.raises(DefinitionError, match=r"shop/__init__\.py:3: step s: takes 1 parameters"):
         load_app("shop:app")

@@ -76,10 +76,10 @@ def test_the_definition_shows_steps_policies_and_the_flow() -> None:
             "type": "step",
             "key": "charge#2",
             "step": "charge",
-            "result": None,
+            "result": "@r",
             "input": {"type": "result", "name": "paid"},
         },
-        {"type": "return", "value": {"type": "result", "name": None}},
+        {"type": "return", "value": {"type": "result", "name": "@r"}},
     ]
 
 

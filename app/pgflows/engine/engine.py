@@ -97,7 +97,8 @@ class Session:
         self._parked = 0
         self._clock = (0.0, 0.0)
         self._due: float | None = None
-        self._bases_read = 0.0
+        self._bases_read = -BEAT
+        self._refreshing: asyncio.Task[None] | None = None
         self._opened = 0.0
         self._finished = 0
 
@@ -329,10 +330,15 @@ class Session:
         return at + time.monotonic() - when
 
     async def _refresh(self) -> None:
-        """Reads the registered base URLs, at most once a second."""
-        if time.monotonic() - self._bases_read > BEAT:
-            self._bases_read = time.monotonic()
-            self._targets.register(await self._claims.base_urls())
+        """Reads the registered base URLs anew, for all who ask at once, at most once a second."""
+        if self._refreshing is None or self._refreshing.done():
+            self._refreshing = asyncio.create_task(self._read_bases())
+        await asyncio.shield(self._refreshing)
+
+    async def _read_bases(self) -> None:
+        await asyncio.sleep(max(0.0, self._bases_read + BEAT - time.monotonic()))
+        self._targets.register(await self._claims.base_urls())
+        self._bases_read = time.monotonic()
 
     def stats(self) -> dict[str, Any]:
         return {

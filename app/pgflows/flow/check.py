@@ -103,7 +103,8 @@ class _Checker:
         step: Step[Any, Any] = statement.step
         slot = Slot(step.input_model, f"step {step.name} takes", False)
         checked = replace(statement, input=self.fit(statement.input, slot))
-        self.results[statement.var] = step.output_model
+        if statement.var is not None:
+            self.results[statement.var] = step.output_model
         return checked
 
     def refuse(self, at: At, message: str, allowed: str) -> Exception:
@@ -135,7 +136,8 @@ class _Checker:
         if optional(found) and not optional(slot.annotation):
             allowed = f"`{wanted} | None` in the model, or a value that is never None"
         elif is_model(slot.annotation):
-            allowed = f"a {wanted}, as in `{wanted}({_example(plain(slot.annotation)[0])})`"
+            built = f"{wanted}({_example(plain(slot.annotation)[0])})"
+            allowed = f"a value of type {wanted}, such as `{built}`"
         else:
             allowed = f"a value of type {wanted}"
         return self.refuse(at, f"{slot.where} {wanted}, not {show(found)}", allowed)

@@ -13,7 +13,7 @@ from typing import Any
 from pgflows.definitions import Step, Workflow
 from pgflows.errors import CompileErrors, DefinitionError
 from pgflows.flow.check import check
-from pgflows.flow.nodes import UNNAMED, Flow, Return, Statement, StepCall, Var
+from pgflows.flow.nodes import RETURNED, Flow, Return, Statement, StepCall, Var
 from pgflows.flow.scope import Scope
 from pgflows.flow.source import NOT_FOUND, Source
 from pgflows.flow.words import STATEMENTS, word
@@ -86,11 +86,11 @@ class _Reader:
             if node.value is None:
                 raise self.refuse(node, "`return` needs the workflow's result", STATEMENTS)
             if isinstance(node.value, ast.Await):
-                call = self.call(node.value, UNNAMED)
-                return [call, Return(Var(UNNAMED, call.at), at)]
+                call = self.call(node.value, RETURNED)
+                return [call, Return(Var(RETURNED, call.at), at)]
             return [Return(self.scope.value(node.value), at)]
         if isinstance(node, ast.Expr):
-            return [self.call(node.value, UNNAMED)]
+            return [self.call(node.value, None)]
         if isinstance(node, ast.Assign | ast.AnnAssign):
             return [self.assignment(node)]
         raise self.refuse(node, f"{word(node)} cannot be translated", STATEMENTS)
@@ -108,7 +108,7 @@ class _Reader:
         self.scope.bound[name] = Var
         return call
 
-    def call(self, node: ast.expr, var: str) -> StepCall:
+    def call(self, node: ast.expr, var: str | None) -> StepCall:
         """`await ctx.step(step, value)`."""
         if isinstance(node, ast.Call) and self.scope.is_ctx_step(node.func):
             raise self.refuse(

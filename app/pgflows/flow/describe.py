@@ -7,7 +7,6 @@ from typing import Any
 
 from pgflows.definitions import Step
 from pgflows.flow.nodes import (
-    UNNAMED,
     Attr,
     Construct,
     Expr,
@@ -43,7 +42,7 @@ def _statement(statement: Statement) -> dict[str, Any]:
             "type": "step",
             "key": statement.key,
             "step": statement.step.name,
-            "result": None if statement.var == UNNAMED else statement.var,
+            "result": statement.var,
             "input": _value(statement.input),
         }
     return {"type": "return", "value": _value(statement.value)}
@@ -54,7 +53,7 @@ def _value(value: Expr) -> dict[str, Any]:
         case Input():
             return {"type": "input"}
         case Var(name=name):
-            return {"type": "result", "name": None if name == UNNAMED else name}
+            return {"type": "result", "name": name}
         case Attr(of=of, name=name):
             return {"type": "field", "of": _value(of), "name": name}
         case Literal(value=constant):

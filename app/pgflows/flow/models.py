@@ -13,7 +13,9 @@ from typing import Annotated, Any
 
 import annotated_types
 from pydantic import BaseModel, RootModel, TypeAdapter
+from pydantic.errors import PydanticInvalidForJsonSchema
 
+from pgflows.definitions import Workflow
 from pgflows.flow.types import is_model, leaves, lossy
 
 MISSING = object()

@@ -91,11 +91,11 @@ Expr = Input | Var | Attr | Literal | Items | Construct
 
 @dataclass(frozen=True)
 class StepCall:
-    """`var = await ctx.step(step, input)`; without a target the result goes to `@r`."""
+    """`var = await ctx.step(step, input)`; the result of a call without a target is not kept."""
 
     key: str
     step: Step[Any, Any]
-    var: str
+    var: str | None
     input: Expr
     at: At = field(compare=False, repr=False)
 
@@ -111,7 +111,7 @@ class Return:
 Statement = StepCall | Return
 Block = tuple[Statement, ...]
 
-UNNAMED = "@r"
+RETURNED = "@r"  # holds the result of `return await ctx.step(…)`
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ def _request(call: StepCall, seq: str, retry: dict[str, Any] | None) -> str:
     fields = [
         ("key", quote.text(call.key)),
         ("step", quote.text(call.step.name)),
-        ("var", quote.text(call.var)),
+        ("var", "null" if call.var is None else quote.text(call.var)),
         ("input", expression(call.input)),
         ("try", "false"),
     ]

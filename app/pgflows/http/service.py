@@ -16,8 +16,6 @@ from typing import Annotated, TypeAlias
 
 import asyncpg
 from fastapi import Depends, Request
-from pgflows.ledger import Ledger
-from pgflows.runner import Runner
 
 from pgflows import db, instances, schema
 from pgflows.db import Pool
@@ -26,8 +24,10 @@ from pgflows.errors import ServiceUnavailable, SetupError, WorkflowNotFound
 from pgflows.flow import Rendered, compile_app, export_sql, render
 from pgflows.http.keys import ApiKeys
 from pgflows.http.metrics import Metrics
+from pgflows.ledger import Ledger
 from pgflows.messages import Stats
 from pgflows.registry import WorkflowApp
+from pgflows.runner import Runner
 from pgflows.settings import Settings
 
 PoolConnection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"

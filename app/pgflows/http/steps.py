@@ -20,13 +20,13 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
-from pgflows.runner import StepCall
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pgflows.errors import ServiceUnavailable, SignatureRefused, StepNotFound
 from pgflows.http.problems import documented, limited, problem_for
 from pgflows.http.service import Service, get_service
 from pgflows.registry import Step, WorkflowApp
+from pgflows.runner import StepCall
 
 logger = logging.getLogger("pgflows.http.steps")
 

@@ -1,4 +1,4 @@
-"""Runs cases against a server with a `df` schema and writes down what it did, as it is in the recording.
+"""Runs cases against a server with a `df` schema and writes down what it did.
 
 Ids, durations, dates and server names differ from run to run: they are masked.
 """
@@ -15,7 +15,6 @@ from typing import Any
 import asyncpg
 
 HERE = Path(__file__).parent
-TERMINAL = ("completed", "failed", "cancelled")
 PARENTS = ("IF", "LOOP", "JOIN")
 ID = re.compile(r"\b[0-9a-f]{8}\b")
 UNKNOWN = "deadbeef"
@@ -63,7 +62,8 @@ class Recorder:
                 record = await self._flow(conn, case)
         finally:
             await conn.close()
-        return json.loads(json.dumps(record).replace(self._peer, "@PEER@")) | {"name": case["name"]}
+        masked: Record = json.loads(json.dumps(record).replace(self._peer, "@PEER@"))
+        return masked | {"name": case["name"]}
 
     async def _answer(
         self, conn: asyncpg.Connection[Any], statement: str, instance: str | None = None
@@ -72,7 +72,7 @@ class Recorder:
         try:
             rows = await conn.fetch(statement)
         except asyncpg.PostgresError as e:
-            return {"error": str(e), "sqlstate": e.sqlstate}
+            return _refused(e)
         return {"rows": [[_shown(value) for value in row.values()] for row in rows]}
 
     async def _flow(self, conn: asyncpg.Connection[Any], case: Case) -> Record:
@@ -82,10 +82,10 @@ class Recorder:
                 await conn.fetchval("select df.setvar($1, $2)", name, value)
             try:
                 instance = await conn.fetchval(
-                    f"select df.start({flow}, {case.get('label', 'null')})"  # noqa: S608
+                    f"select df.start({flow}, {case.get('label', 'null')})"
                 )
             except asyncpg.PostgresError as e:
-                return {"start": {"error": str(e), "sqlstate": e.sqlstate}}
+                return {"start": _refused(e)}
             finally:
                 if case.get("vars"):
                     await conn.fetchval("select df.clearvars()")
@@ -98,9 +98,7 @@ class Recorder:
         return await self._look(conn, case, instance, record)
 
     async def _end(self, conn: asyncpg.Connection[Any], instance: str, seconds: float) -> None:
-        async with asyncio.timeout(seconds):
-            while await conn.fetchval("select df.status($1)", instance) not in TERMINAL:
-                await asyncio.sleep(0.05)
+        await conn.fetchval("select df.await_instance($1, $2)", instance, int(seconds))
 
     async def _look(
         self, conn: asyncpg.Connection[Any], case: Case, instance: str, record: Record
@@ -146,6 +144,10 @@ class Recorder:
                 answer["rows"] = mask(json.dumps(answer["rows"]))
             record.setdefault("after", []).append(answer)
         return json.loads(json.dumps(record).replace(instance, "ID"))  # type: ignore[no-any-return]
+
+
+def _refused(error: asyncpg.PostgresError) -> Record:
+    return {"error": error.args[0], "sqlstate": error.sqlstate}
 
 
 def _shown(value: object) -> str | None:
