@@ -31,7 +31,7 @@ from pgflows.messages import (
     WorkflowList,
 )
 
-_POLL_FIRST, _POLL_LAST, _POLL_GROWTH = 0.005, 0.25, 1.4
+_POLL_FIRST, _POLL_LAST, _POLL_GROWTH = 0.004, 0.25, 1.2
 
 
 def from_sqlstate(error: asyncpg.PostgresError) -> PgflowsError | None:
@@ -184,9 +184,9 @@ async def workflow(pool: Pool, name: str) -> WorkflowInfo:
     return WorkflowInfo.model_validate(await _value(pool, "select pgflows.get_workflow($1)", name))
 
 
-async def stats(pool: Pool) -> Stats:
-    """Figures of the whole database, and of this pool."""
-    document = await _value(pool, "select pgflows.stats()")
+async def stats(pool: Pool, *, totals: bool = True) -> Stats:
+    """Figures of the whole database, and of this pool; `totals` may count millions of rows."""
+    document = await _value(pool, "select pgflows.stats($1)", totals)
     pool_stats = {"size": pool.get_size(), "idle": pool.get_idle_size()}
     return Stats.model_validate(document | {"pool": pool_stats})
 

@@ -4,12 +4,6 @@
 --   start → df._submissions → _submit → _flatten, or a copy of what _prepare kept
 --   cancel, signal → df._requests → _grant_request → _cancel, _deliver
 
--- Node types that engines do not run yet.
-create or replace function df._not_supported()
-returns text[] language sql immutable parallel safe as $$
-  select array['LOOP', 'BREAK', 'RACE', 'WAIT_SCHEDULE', 'SIGNAL', 'HTTP_MULTIPART']
-$$;
-
 create or replace function df._bad_graph(p_path text, p_problem text)
 returns void language plpgsql immutable as $$
 begin
@@ -47,7 +41,7 @@ end $$;
 -- A graph as rows, the root first. jsonb is parsed once and then only copied; the stack holds disjoint parts of it.
 -- Ids: a random start, then steps of an odd number, so that they are distinct among the 2^32 without a look-up.
 create or replace function df._flatten(
-  p_graph text, p_depth integer default 256, p_nodes integer default 10000, p_refused text[] default df._not_supported()
+  p_graph text, p_depth integer default 256, p_nodes integer default 10000
 ) returns setof df._template_nodes language plpgsql volatile as $$
 declare
   c_keys constant text[] := array['extra_nodes', 'right_node', 'left_node', 'condition_node'];
@@ -89,9 +83,6 @@ begin
     v_node.node_type := v_doc ->> 'node_type';
     if jsonb_typeof(v_doc) <> 'object' or not df._is_type(v_node.node_type) then
       perform df._bad_graph(v_path, 'not a node');
-    elsif v_node.node_type = any (p_refused) then
-      raise exception 'not supported yet: %', v_node.node_type using errcode = 'PF102',
-        detail = jsonb_build_object('node_type', v_node.node_type, 'path', v_path)::text;
     end if;
     v_node.query := v_doc ->> 'query';
     v_node.result_name := v_doc ->> 'result_name';
@@ -213,6 +204,10 @@ begin
     select array_agg(f.*), bool_or(f.node_type in ('HTTP', 'HTTP_MULTIPART')) into v_nodes, v_http
     from df._flatten(new.envelope) f;
     v_root := v_nodes[1].id;
+    while exists (select from df._templates t where t.root_node = v_root) loop
+      select array_agg(f.*) into v_nodes from df._flatten(new.envelope) f;
+      v_root := v_nodes[1].id;
+    end loop;
   end if;
   if v_http and not has_function_privilege(new.submitted_by, 'df.http(text,text,text,jsonb,integer)', 'execute') then
     raise exception 'role % may not call over HTTP', pg_get_userbyid(new.submitted_by) using errcode = '42501',
@@ -229,10 +224,6 @@ begin
     insert into df.nodes (id, instance_id, node_type, query, result_name, left_node, right_node, submitted_by, database)
     select n.id, v_id, n.node_type, n.query, n.result_name, n.left_node, n.right_node, new.submitted_by, new.database
     from unnest(v_nodes) n;
-  else
-    insert into df.nodes (id, instance_id, node_type, query, result_name, left_node, right_node, submitted_by, database)
-    select n.id, v_id, n.node_type, n.query, n.result_name, n.left_node, n.right_node, new.submitted_by, new.database
-    from df._template_nodes n where n.hash = v_hash;
   end if;
   insert into df._work (instance_id, template, vars)
   select v_id, v_hash, coalesce(jsonb_object_agg(v.name, v.value), '{}') from df.vars v where v.owner = new.submitted_by;

@@ -107,6 +107,35 @@ $$;
 
 -- The nodes of one instance with their parents, and whether a newer generation of their scope has begun. A scope
 -- is an execution id without its last number; it is over when any scope that it lies in is.
+-- The nodes of the prepared graph that an instance was started from; of an instance that the caller may see.
+create or replace function df._prepared(p_instance text)
+returns setof df._template_nodes language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+  select n.*
+  from df.instances i
+  join df._templates t on t.root_node = i.root_node
+  join df._template_nodes n on n.hash = t.hash
+  where i.id = p_instance and (i.submitted_by = quote_ident(session_user)::regrole
+    or pg_has_role(session_user, (select c.relowner from pg_class c where c.oid = 'df.nodes'::regclass), 'member'))
+$$;
+
+-- All nodes of an instance: what was written down, and what a prepared graph has besides.
+create or replace function df._nodes(p_instance text)
+returns table (
+  id text, node_type text, query text, result_name text, left_node text, right_node text,
+  status text, result jsonb, status_details jsonb, updated_at timestamptz
+) language sql stable set search_path = pg_catalog, pg_temp as $$
+  with prepared as materialized (select * from df._prepared(p_instance)),
+  written as materialized (select * from df.nodes n where n.instance_id = p_instance)
+  select n.id::text, n.node_type, coalesce(n.query, p.query), n.result_name, n.left_node::text, n.right_node::text,
+    n.status, n.result, n.status_details, n.updated_at
+  from written n left join prepared p on p.id = n.id
+  union all
+  select p.id::text, p.node_type, p.query, p.result_name, p.left_node::text, p.right_node::text,
+    'pending', null, null, i.created_at
+  from prepared p join df.instances i on i.id = p_instance
+  where not exists (select from written n where n.id = p.id)
+$$;
+
 create or replace function df._seen(p_instance text)
 returns table (id text, inferred_status text, from_ancestor text)
 language sql stable set search_path = pg_catalog, pg_temp as $$
@@ -117,7 +146,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
         else array_remove(array[n.query::jsonb ->> 'condition_node'], null)
           || array(select jsonb_array_elements_text(n.query::jsonb -> 'extra_nodes'))
       end as children
-    from df.nodes n where n.instance_id = p_instance
+    from df._nodes(p_instance) n
   ), scopes as materialized (
     select n.id, array_to_string(n.tokens[1:k - 1], '::') as scope, n.tokens[k]::bigint as generation
     from nodes n cross join lateral generate_series(2, cardinality(n.tokens), 2) k
@@ -155,7 +184,7 @@ returns table (
   select n.id::text, n.node_type, n.query, n.result_name, n.left_node::text, n.right_node::text, n.status,
     n.result::text, n.status_details::text, s.inferred_status, s.from_ancestor, n.updated_at
   from df._seen($1) s
-  join df.nodes n on n.instance_id = $1 and n.id = s.id
+  join df._nodes($1) n on n.id = s.id
   order by n.id
 $$;
 

@@ -122,7 +122,7 @@ begin
   elsif input !~ '^[0-9a-f]{8}$' then
     select jsonb_object_agg(f.id, jsonb_build_array(f.node_type, f.query, f.result_name, f.left_node, f.right_node, '')),
       (array_agg(f.id))[1]
-    into v_nodes, v_root from df._flatten(input, 2147483647, 2147483647, '{}') f;
+    into v_nodes, v_root from df._flatten(input, 2147483647, 2147483647) f;
     return df._draw(v_nodes, v_root);
   end if;
   select * into v_instance from df.instances i where i.id = input;
@@ -131,7 +131,7 @@ begin
   end if;
   select jsonb_object_agg(n.id,
     jsonb_build_array(n.node_type, n.query, n.result_name, n.left_node, n.right_node, s.inferred_status))
-  into v_nodes from df._seen(input) s join df.nodes n on n.instance_id = input and n.id = s.id;
+  into v_nodes from df._seen(input) s join df._nodes(input) n on n.id = s.id;
   v_output := df._output(input, v_instance.root_node, v_instance.status);
   return format('Instance: %s', input) || coalesce(' (' || v_instance.label || ')', '')
     || E'\nStatus:   ' || df._status_mark(v_instance.status)

@@ -146,6 +146,7 @@ create or replace function df._checkpoint(
 declare
   v_held text[] := df._fence(p_instance, p_token);
   v_now timestamptz := clock_timestamp();
+  v_prepared text[];
 begin
   if cardinality(v_held) = 0 then
     return v_held;
@@ -157,6 +158,21 @@ begin
     as w(instance, node, status, result, execution)
   where n.instance_id = w.instance and n.id = w.node and w.instance = any (v_held)
     and not (w.status = 'running' and n.status in ('completed', 'failed') and n.status_details ->> 'execution_id' = w.execution);
+  -- an instance of a prepared graph gets a node's row when the node is first heard of
+  select array_agg(k.instance_id::text) into v_prepared from df._work k
+  where k.instance_id = any (v_held) and k.template is not null;
+  if v_prepared is not null then
+    insert into df.nodes (id, instance_id, node_type, result_name, left_node, right_node, status, result,
+      submitted_by, database, updated_at, status_details)
+    select t.id, w.instance, t.node_type, t.result_name, t.left_node, t.right_node, w.status, w.result::jsonb,
+      i.submitted_by, i.database, v_now, jsonb_build_object('execution_id', w.execution)
+    from unnest(w_instance, w_node, w_status, w_result, w_execution) as w(instance, node, status, result, execution)
+    join df._work k on k.instance_id = w.instance
+    join df.instances i on i.id = w.instance
+    join df._template_nodes t on t.hash = k.template and t.id = w.node
+    where w.instance = any (v_prepared)
+      and not exists (select from df.nodes n where n.instance_id = w.instance and n.id = w.node);
+  end if;
   if cardinality(r_instance) > 0 then
     insert into df._results (instance_id, node_id, result)
     select r.instance, r.node, r.result from unnest(r_instance, r_node, r_result) as r(instance, node, result)
@@ -182,6 +198,8 @@ begin
     delete from df._signals x where x.id = any (x_signal) and x.instance_id = any (v_held);
   end if;
   if cardinality(e_instance) > 0 then
+    delete from df._signals x using unnest(e_instance, e_status) as e(instance, status)
+    where x.instance_id = e.instance and e.instance = any (v_held) and e.status <> 'running';
     delete from df._work w using unnest(e_instance, e_status) as e(instance, status)
     where w.instance_id = e.instance and e.instance = any (v_held) and e.status <> 'running';
     update df.instances i
@@ -267,6 +285,11 @@ begin
   returning w.failures into v_failures;
   if v_failures >= 5 and p_reason is not null then
     delete from df._work where instance_id = p_instance;
+    delete from df._signals where instance_id = p_instance;
+    insert into df.nodes (id, instance_id, node_type, submitted_by)
+    select t.id, i.id, t.node_type, i.submitted_by
+    from df.instances i join df._template_nodes t on t.id = i.root_node
+    where i.id = p_instance and not exists (select from df.nodes n where n.instance_id = i.id and n.id = i.root_node);
     update df.nodes n set status = 'failed', result = to_jsonb(p_reason), updated_at = clock_timestamp()
     from df.instances i where i.id = p_instance and n.instance_id = p_instance and n.id = i.root_node;
     update df.instances set status = 'failed', updated_at = clock_timestamp() where id = p_instance;

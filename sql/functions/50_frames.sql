@@ -71,6 +71,7 @@ declare
   v_instance uuid := pgflows._run_of(p_df_id);
   v_ret jsonb;
   v_key text;
+  v_new integer;
 begin
   seq := p_seq + 1;
   select f.ret into v_ret from pgflows.frames f where f.df_id = p_df_id and f.frame = p_frame and f.seq = put.seq;
@@ -80,7 +81,14 @@ begin
       select y.key_id into v_key from pgflows.signing_keys y where y.retired_at is null order by y.created_at desc limit 1;
       insert into pgflows.step_runs (instance_id, step_key, step, n, call, key_id, input, retry)
       select v_instance, s ->> 'key', s ->> 'step', put.seq, put.seq, v_key, s -> 'input', s -> 'retry' from jsonb_array_elements(p_steps) s
-      on conflict (instance_id, step_key) do update set call = excluded.call, key_id = excluded.key_id;
+      where not exists (select from pgflows.step_runs r where r.instance_id = v_instance and r.step_key = s ->> 'key');
+      get diagnostics v_new = row_count;
+      if v_new < jsonb_array_length(p_steps) then
+        -- a revived run asks again for what it asked for before
+        update pgflows.step_runs r set call = put.seq, key_id = v_key
+        from jsonb_array_elements(p_steps) s
+        where r.instance_id = v_instance and r.step_key = s ->> 'key';
+      end if;
       v_ret := jsonb_build_object('c', true, 'k', (select jsonb_agg(s -> 'key') from jsonb_array_elements(p_steps) s));
       p_env := p_env || jsonb_build_object('@p', (select jsonb_agg(s - '{input,step,retry}'::text[]) from jsonb_array_elements(p_steps) s));
     end if;

@@ -118,7 +118,6 @@ language sql set search_path = pg_catalog, pg_temp as $$
     insert into pgflows.attempts (instance_id, step_key, attempt, started_at, error_type, message, traceback)
     select k.instance_id, k.step_key, k.attempt, clock_timestamp() - k.seconds * interval '1 s', k.error_type, k.message, k.traceback
     from kept k
-    on conflict do nothing
   )
   select t.n::integer, exists (select from kept k where k.n = t.n) from told t
 $$;

@@ -4,7 +4,7 @@
 --   has_ended                                  asked again and again by a caller that waits for the end
 --   cancel_instance                            POST /instances/{id}/cancel
 --   list_workflows, get_workflow               GET /workflows…
---   stats                                      GET /metrics and /stats; every count in it is bounded
+--   stats                                      GET /metrics and /stats; what a scrape counts is bounded
 --   live_engines                               GET /readyz
 -- Answers are jsonb documents, so that one statement is one answer. All of it is for the owner alone.
 -- The df schema may be the extension's: what only the embedded engine has is looked for before it is used.
@@ -282,8 +282,9 @@ exception when insufficient_privilege or undefined_function then
 end $$;
 
 -- Instances by workflow and status: pending and running exactly, failed and cancelled among the newest 10 000 of each.
--- Completed ones are not counted by workflow: df.metrics has their total.
-create or replace function pgflows.stats()
+-- Completed ones are not counted by workflow: df.metrics has their total. It counts all of df.instances, so a
+-- scrape every few seconds does without it (p_totals false).
+create or replace function pgflows.stats(p_totals boolean default true)
 returns jsonb language sql stable set search_path = pg_catalog, pg_temp as $$
   select jsonb_build_object(
     'instances', coalesce((
@@ -303,7 +304,7 @@ returns jsonb language sql stable set search_path = pg_catalog, pg_temp as $$
         group by counted.workflow, counted.status
       ) c
     ), '[]'),
-    'df', pgflows._df_stats(),
+    'df', case when p_totals then pgflows._df_stats() end,
     'engine', pgflows._engine_stats(),
     'queues', pgflows._queue_stats()
   )
@@ -324,5 +325,5 @@ revoke all on function
   pgflows.history(text), pgflows.cancel_instance(text, text),
   pgflows._workflow_document(pgflows.workflows), pgflows.list_workflows(), pgflows.get_workflow(text),
   pgflows.workflow_checksum(text, text), pgflows._engine_stats(), pgflows._queue_stats(), pgflows._df_stats(),
-  pgflows.stats(), pgflows.live_engines()
+  pgflows.stats(boolean), pgflows.live_engines()
 from public;

@@ -157,9 +157,6 @@ async def test_a_bad_graph_is_refused_with_its_place(
     [
         "df.start('select 1', transaction_mode => 'new')",
         "df.start('select 1', database => 'postgres')",
-        "df.start(df.loop('select 1'))",
-        "df.start(df.seq('select 1', df.race('select 1', 'select 2')))",
-        "df._prepare(df.wait_for_signal('go'))",
     ],
 )
 async def test_what_is_not_supported_yet_says_so(owner: Connection, call: str) -> None:
@@ -232,6 +229,6 @@ async def test_a_prepared_graph_is_known_again(user: Connection, owner: Connecti
     templates = "select instance_id, template is not null from df._work order by 1"
     known = {r[0]: r[1] for r in await owner.fetch(templates)}
     assert known == {one: True, two: False}
-    query = "select query from df.nodes where instance_id = $1 and query is not null order by 1"
+    query = "select query from df.instance_nodes($1) where query is not null order by 1"
     shapes = [await user.fetch(query, instance) for instance in (one, two)]
     assert shapes[0] == shapes[1]

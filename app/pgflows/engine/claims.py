@@ -68,10 +68,10 @@ class Claims:
         return [await self._claim(r, loaded.get(r["instance_id"])) for r in rows]
 
     async def _claim(self, row: asyncpg.Record, nodes: list[asyncpg.Record] | None) -> Claim:
-        if nodes is None:
+        if row["template"] is not None:
             graph = await self._template(row["template"], row["root_node"])
         else:
-            graph = build(row["root_node"], nodes)
+            graph = build(row["root_node"], nodes or [])
         before = {
             n["id"]: (n["status"], n["execution_id"], Result(n["result"]))
             for n in nodes or ()

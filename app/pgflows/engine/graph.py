@@ -21,7 +21,8 @@ class Node:
 
     `chain` is the node and the ancestors that complete at the same moment with the same result: the
     THEN whose right side it is, the IF whose branch it is. `rising` is the node and the ancestors
-    that fail with it, up to where a branch ends. Both are computed once for a graph.
+    that fail with it, up to where a branch ends. `unused` says that nobody looks at the result.
+    All are computed once for a graph.
     """
 
     id: str
@@ -37,6 +38,7 @@ class Node:
     chain: tuple[Node, ...] = ()
     rising: tuple[Node, ...] = ()
     ends: bool = False
+    unused: bool = False
     in_loop: bool = False
 
     @cached_property
@@ -125,5 +127,13 @@ def _relate(root: Node) -> None:
             node.chain = (node, *parent.chain) if passes_on else (node,)
             node.ends = passes_on and parent.ends
             node.rising = (node,) if parent.type in BOUNDARIES else (node, *parent.rising)
+            node.unused = _is_unused(node)
             node.in_loop = parent.in_loop or parent.type == "LOOP"
         todo.extend(node.children)
+
+
+def _is_unused(node: Node) -> bool:
+    """The result of the left side of a THEN is dropped, unless somebody gave it a name."""
+    top = node.chain[-1]
+    dropped = top.parent is not None and top.parent.type == "THEN" and top.role == "left"
+    return dropped and not any(n.name for n in node.chain)

@@ -164,6 +164,8 @@ class Leaves:
                 node.spec, lambda text: in_field(text, self._variables, strand.captures), pause
             )
         self._journal.remember(strand, "until", key, None)
+        if node.unused:
+            result = result.forgetful()
         return self._journal.complete(node, result, strand)
 
     # -- time

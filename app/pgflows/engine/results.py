@@ -38,6 +38,12 @@ class Result:
     def of(cls, value: Any) -> Result:
         return cls(dump(value))
 
+    def forgetful(self) -> Result:
+        """The same, where nobody will ask for the order of its keys."""
+        copy = Result(self.text)
+        copy.__dict__["ordered"] = False
+        return copy
+
     @cached_property
     def value(self) -> Any:
         return json.loads(self.text)

@@ -17,6 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from fastapi import FastAPI
 
 from pgflows import telemetry
+from pgflows.errors import PgflowsError
 from pgflows.http.problems import install_handlers
 from pgflows.http.router import create_pgflows_router
 from pgflows.http.service import Service, open_service
@@ -42,8 +43,13 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(fastapi: FastAPI) -> AsyncIterator[None]:
-        async with pgflows_lifespan(fastapi, app, settings, dsn=dsn, with_engine=with_engine):
-            yield
+        opened = pgflows_lifespan(fastapi, app, settings, dsn=dsn, with_engine=with_engine)
+        try:
+            async with opened:
+                yield
+        except PgflowsError as e:
+            fastapi.state.failure = e  # for who runs the server: the reason in one line
+            raise
 
     fastapi = FastAPI(
         title="pgflows", version=_version(), description=DESCRIPTION, lifespan=lifespan

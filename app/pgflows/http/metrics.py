@@ -37,7 +37,6 @@ class Metrics:
             "workflow",
             "status",
         )
-        self._df = self._gauge("pgflows_df", "df.metrics()", "metric")
         self._engines = self._gauge("pgflows_engines_live", "Engines with a sign of life")
         self._lag = self._gauge(
             "pgflows_engine_lag_seconds", "Age of the oldest instance that waits for an engine"
@@ -55,7 +54,7 @@ class Metrics:
     async def render(self, pool: Pool) -> bytes:
         """The text of one scrape; without the database, what this process knows by itself."""
         try:
-            stats = await instances.stats(pool)
+            stats = await instances.stats(pool, totals=False)
         except DATABASE_AWAY:
             stats = None
         self._show(stats)
@@ -64,15 +63,13 @@ class Metrics:
         return generate(self.registry)
 
     def _show(self, stats: Stats | None) -> None:
-        for gauge in (self._instances, self._df, self._depth):
+        for gauge in (self._instances, self._depth):
             gauge.clear()
         self._up.set(stats is not None)
         if stats is None:
             return
         for count in stats.instances:
             self._instances.labels(count.workflow, count.status).set(count.count)
-        for name, value in (stats.df or {}).items():
-            self._df.labels(name).set(value)
         for queue in stats.queues:
             self._depth.labels(queue.queue).set(queue.depth)
         self._engines.set(stats.engine.live)

@@ -63,8 +63,10 @@ async def push(request: Request, step: str) -> Response:
 
 
 async def _run(service: Service, request: Request, step: str) -> Response:
-    body = await Request(request.scope, limited(request.receive, MAX_PUSH)).body()
     headers = request.headers
+    if "x-pgflows-signature" not in headers:
+        raise SignatureRefused("the request is not signed")  # before its body is taken in
+    body = await Request(request.scope, limited(request.receive, MAX_PUSH)).body()
     call = StepCall(
         df_id=headers.get("x-df-instance-id", ""),
         step=step,
