@@ -12,7 +12,22 @@ import asyncpg
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
-LOST = (asyncpg.InterfaceError, asyncpg.PostgresConnectionError, OSError)
+# For sessions whose statements are all our own look-ups of some rows by key: one plan for good, and never
+# one that reads a whole table because it was small when the plan was made.
+BY_KEY = {
+    "plan_cache_mode": "force_generic_plan",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "enable_seqscan": "off",
+    "jit": "off",
+}
+
+LOST = (
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # what a session says that is cut while a statement begins
+    asyncpg.PostgresConnectionError,
+    OSError,
+)
 SHUTDOWN = ("57P01", "57P02", "57P03", "53300", "25P03")
 
 

@@ -182,7 +182,7 @@ class Ledger:
 
     async def _raw(self, name: str, **settings: str) -> db.Connection:
         conn: db.Connection = await asyncpg.connect(
-            self._dsn, server_settings={"application_name": name} | settings
+            self._dsn, server_settings={"application_name": name} | db.BY_KEY | settings
         )
         return conn
 

@@ -147,17 +147,11 @@ declare
   v_held text[] := df._fence(p_instance, p_token);
   v_now timestamptz := clock_timestamp();
   v_prepared text[];
+  v_new integer := 0;
 begin
   if cardinality(v_held) = 0 then
     return v_held;
   end if;
-  update df.nodes n
-  set status = w.status, result = coalesce(w.result::jsonb, n.result), updated_at = v_now,
-    status_details = jsonb_build_object('execution_id', w.execution)
-  from unnest(w_instance, w_node, w_status, w_result, w_execution)
-    as w(instance, node, status, result, execution)
-  where n.instance_id = w.instance and n.id = w.node and w.instance = any (v_held)
-    and not (w.status = 'running' and n.status in ('completed', 'failed') and n.status_details ->> 'execution_id' = w.execution);
   -- an instance of a prepared graph gets a node's row when the node is first heard of
   select array_agg(k.instance_id::text) into v_prepared from df._work k
   where k.instance_id = any (v_held) and k.template is not null;
@@ -172,6 +166,16 @@ begin
     join df._template_nodes t on t.hash = k.template and t.id = w.node
     where w.instance = any (v_prepared)
       and not exists (select from df.nodes n where n.instance_id = w.instance and n.id = w.node);
+    get diagnostics v_new = row_count;
+  end if;
+  if v_new < cardinality(w_node) then
+    update df.nodes n
+    set status = w.status, result = coalesce(w.result::jsonb, n.result), updated_at = v_now,
+      status_details = jsonb_build_object('execution_id', w.execution)
+    from unnest(w_instance, w_node, w_status, w_result, w_execution)
+      as w(instance, node, status, result, execution)
+    where n.instance_id = w.instance and n.id = w.node and w.instance = any (v_held) and n.updated_at <> v_now
+      and not (w.status = 'running' and n.status in ('completed', 'failed') and n.status_details ->> 'execution_id' = w.execution);
   end if;
   if cardinality(r_instance) > 0 then
     insert into df._results (instance_id, node_id, result)
@@ -240,8 +244,9 @@ begin
     entry := i; held := p_instance[i] = any (v_held); result := null; error := null; code := null;
     if held then
       begin
-        execute 'select jsonb_build_object(''rows'', coalesce(jsonb_agg(to_jsonb(q)), ''[]''), ''row_count'', count(*))::text from ('
-          || p_text[i] || E'\n) q' into result;
+        -- a text that begins with execute names a statement that this session has prepared
+        execute case when starts_with(p_text[i], 'execute ') then p_text[i] else 'select jsonb_build_object(''rows'', coalesce(jsonb_agg(to_jsonb(q)), ''[]''), ''row_count'', count(*))::text from ('
+          || p_text[i] || E'\n) q' end into result;
         v_results[i] := result;
       exception when others then
         result := null; error := sqlerrm; code := sqlstate;

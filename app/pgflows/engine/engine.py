@@ -18,6 +18,7 @@ from typing import Any
 
 import asyncpg
 
+from pgflows import db
 from pgflows.engine.checkpoint import Checkpointer, ClaimLost, Entry
 from pgflows.engine.claims import Claims
 from pgflows.engine.lane import Lane, Ride
@@ -33,13 +34,6 @@ from pgflows.testing import crash_point
 log = logging.getLogger("pgflows.engine")
 
 BEAT, SHOW_AFTER, LANES = 1.0, 0.25, 2
-LOST = (asyncpg.InterfaceError, asyncpg.PostgresConnectionError, OSError, ConnectionError)
-SHUTDOWN = ("57P01", "57P02", "57P03", "53300", "25P03")
-
-
-def is_lost(error: BaseException) -> bool:
-    """True where the database went away, as against a statement that it refused."""
-    return isinstance(error, LOST) or getattr(error, "sqlstate", None) in SHUTDOWN
 
 
 class Engine:
@@ -63,7 +57,7 @@ class Engine:
                 self.sessions += 1
                 await session.run()
             except Exception as e:
-                if not is_lost(e) and not isinstance(e, NodeFailed):
+                if not db.is_lost(e) and not isinstance(e, NodeFailed):
                     log.exception("engine session %s failed; opening another", session.id)
                 else:
                     log.warning(
@@ -143,6 +137,7 @@ class Session:
     ) -> asyncpg.Connection[Any]:
         conn = await self._logins.connect(
             server_settings={"application_name": "pgflows engine", "search_path": "pg_catalog"}
+            | db.BY_KEY
             | settings
         )
         stack.callback(conn.terminate)
@@ -151,7 +146,8 @@ class Session:
     async def _lane_connection(self, stack: AsyncExitStack) -> asyncpg.Connection[Any]:
         conn = await self._logins.connect_as(
             RUN_ROLE,
-            server_settings={"application_name": "pgflows lane", "df.in_workflow": "true"},
+            server_settings={"application_name": "pgflows lane", "df.in_workflow": "true"}
+            | db.BY_KEY,
         )
         stack.callback(conn.terminate)
         return conn
@@ -160,7 +156,7 @@ class Session:
         try:
             async with asyncio.timeout(2):
                 await self._claims.close()
-        except (TimeoutError, *LOST, asyncpg.PostgresError) as e:
+        except (TimeoutError, *db.LOST, asyncpg.PostgresError) as e:
             log.warning("engine %s could not give its runs back (%s); others take them", self.id, e)
 
     async def _drop_runs(self) -> None:
@@ -240,7 +236,7 @@ class Session:
         except ClaimLost:
             return
         except Exception as e:
-            if not is_lost(e):
+            if not db.is_lost(e):
                 log.exception("instance %s: the engine failed", run.instance)
                 reason = f"the engine failed on this instance: {type(e).__name__}: {e}"
             else:

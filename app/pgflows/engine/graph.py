@@ -5,6 +5,7 @@ run.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,6 +14,7 @@ from typing import Any
 from asyncpg import Record
 
 COMPILED = "/*pgflows*/"
+VARIABLE = re.compile(r"[{]|[$][A-Za-z_]")
 
 
 @dataclass(eq=False)
@@ -63,6 +65,17 @@ class Node:
                 names.add(node.name)
             todo.extend(node.children)
         return frozenset(names)
+
+    @cached_property
+    def shape(self) -> str | None:
+        """A compiled statement with the instance as $1 and the strand's version as $2.
+
+        None where it holds any other variable, and for other nodes.
+        """
+        if not self.compiled or self.query is None:
+            return None
+        text = self.query.replace("'{sys_instance_id}'", "$1").replace("$e.seq", "$2")
+        return None if VARIABLE.search(text) else text
 
     @property
     def children(self) -> list[Node]:

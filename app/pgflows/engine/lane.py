@@ -12,6 +12,7 @@ import asyncio
 import uuid
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import asyncpg
 
@@ -23,17 +24,25 @@ RUN = "select * from df._run($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,
 
 @dataclass(slots=True)
 class Ride:
-    """One compiled node on its way through the lane."""
+    """One compiled node on its way: a text, or a shape with the strand's version."""
 
     instance: str
     token: uuid.UUID
     text: str
+    shape: str | None
+    version: int
     execution: str
     nodes: tuple[str, ...]
     ends: bool
     writes: list[Write]
     state: State | None
     done: asyncio.Future[Result] = field(init=False)
+
+
+PREPARE = (
+    "prepare {name} (text, integer) as select jsonb_build_object('rows', "
+    "coalesce(jsonb_agg(to_jsonb(q)), '[]'), 'row_count', count(*))::text from ({shape}\n) q"
+)
 
 
 class Lane:
@@ -43,6 +52,9 @@ class Lane:
         self._most = most
         self._pending: list[Ride] = []
         self._wake = asyncio.Event()
+        self._prepared: WeakKeyDictionary[asyncpg.Connection[Any], dict[str, str]] = (
+            WeakKeyDictionary()
+        )
         self.batches = 0
         self.rides = 0
 
@@ -70,6 +82,18 @@ class Lane:
                     _settle(ride, told)
                 raise
 
+    async def _text(self, conn: asyncpg.Connection[Any], ride: Ride) -> str:
+        """What the server is to run: a shape is prepared once a session, so it is planned once."""
+        if ride.shape is None:
+            return ride.text
+        known = self._prepared.setdefault(conn, {})
+        name = known.get(ride.shape)
+        if name is None:
+            name = f"node_{len(known) + 1}"
+            await conn.execute(PREPARE.format(name=name, shape=ride.shape))
+            known[ride.shape] = name
+        return f"execute {name} ('{ride.instance}', {ride.version})"
+
     async def _batch(self, conn: asyncpg.Connection[Any], batch: list[Ride]) -> None:
         self.batches += 1
         columns = Columns()
@@ -85,7 +109,7 @@ class Lane:
                 RUN,
                 [r.instance for r in batch],
                 [r.token for r in batch],
-                [r.text for r in batch],
+                [await self._text(conn, r) for r in batch],
                 [r.execution for r in batch],
                 [r.ends for r in batch],
                 entries,

@@ -108,12 +108,19 @@ class Leaves:
     # -- statements
 
     async def _ride(self, node: Node, strand: Strand) -> Result:
-        text = in_sql(node.query or "", self._variables, strand.captures)
+        shape, text, version = node.shape, "", 0
+        if shape is not None and "$2" in shape:
+            seq = _seq(strand.captures.get("e"))
+            shape, version = (shape, seq) if seq is not None else (None, 0)
+        if shape is None:
+            text = in_sql(node.query or "", self._variables, strand.captures)
         writes, state = await self._journal.take(strand)
         ride = Ride(
             self._journal.instance,
             self._journal.token,
             text,
+            shape,
+            version,
             strand.path,
             ids(node),
             node.ends,
@@ -270,6 +277,13 @@ class Leaves:
         names = tuple(n.id for n in node.rising if n.type != "LOOP")
         strand.add(Write(names, "completed", error.result, strand.path))
         return error
+
+
+def _seq(captured: Result | None) -> int | None:
+    """The strand's version in the capture of the compiled node before, if that is what it is."""
+    rows = captured.rows if captured is not None else None
+    found = rows[0].get("seq") if rows and isinstance(rows[0], dict) else None
+    return found if type(found) is int else None
 
 
 def _as_json(value: Any) -> str:

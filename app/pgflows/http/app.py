@@ -5,7 +5,8 @@
 
 A service with a lifespan of its own enters `pgflows_lifespan` inside it, as any async context
 manager. Engines call the steps at the base URL: PGFLOWS_BASE_URL must then include the prefix;
-where it is unset, http://HOST:PORT plus the prefix is taken.
+where it is unset, http://HOST:PORT plus the prefix is taken. `service.add_middleware(PushDoor,
+prefix="/pgflows")` makes pushes faster, if no other middleware has to see them.
 """
 
 from __future__ import annotations
