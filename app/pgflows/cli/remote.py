@@ -11,9 +11,10 @@ from typing import Annotated, Any, TypeVar, cast, get_args
 
 import typer
 from pydantic import BaseModel
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from pgflows.client import Client
 from pgflows.errors import InvalidRequest, PgflowsError
@@ -254,7 +255,8 @@ def _print_history(history: History) -> None:
 
 
 def _print_page(page: InstancePage) -> None:
-    table = Table("instance", "df", "workflow", "status", "label", "created", "seconds")
+    instance = Column("instance", no_wrap=True, min_width=36)
+    table = Table(instance, "df", "workflow", "status", "label", "created", "seconds", box=SIMPLE)
     for row in page.instances:
         took = (row.ended_at - row.created_at).total_seconds() if row.ended_at else None
         table.add_row(

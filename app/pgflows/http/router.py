@@ -112,6 +112,7 @@ async def start_workflow(
     wait: Wait = 0,
 ) -> Started:
     """Start a workflow; with `wait`, answer when it has ended or the seconds are over."""
+    service.check_input(name, body.input)
     started = await instances.start_and_wait(
         service.pool, name, body, idempotency_key=idempotency_key, seconds=wait
     )

@@ -8,6 +8,7 @@ application's state.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -16,11 +17,12 @@ from typing import Annotated, TypeAlias
 
 import asyncpg
 from fastapi import Depends, Request
+from pydantic import ValidationError
 
 from pgflows import db, instances, schema
 from pgflows.db import Pool
 from pgflows.engine import Engine, open_engine
-from pgflows.errors import ServiceUnavailable, SetupError, WorkflowNotFound
+from pgflows.errors import InvalidInput, ServiceUnavailable, SetupError, WorkflowNotFound
 from pgflows.flow import Rendered, compile_app, export_sql, render
 from pgflows.http.keys import ApiKeys
 from pgflows.http.metrics import Metrics
@@ -51,6 +53,23 @@ class Service:
     api_keys: ApiKeys
     engine: Engine | None = None
     metrics: Metrics = field(default_factory=Metrics)
+
+    def check_input(self, workflow: str, given: object) -> None:
+        """The whole of the input model, where this service has it; SQL sees only its top level."""
+        known = self.app.workflows.get(workflow)
+        if known is None:
+            return
+        try:
+            known.input_model.model_validate_json(json.dumps(given))
+        except ValidationError as e:
+            first = e.errors(include_url=False, include_context=False, include_input=False)[0]
+            field = ".".join(map(str, first["loc"])) or None
+            raise InvalidInput(
+                f"the input does not fit workflow {workflow}: {field or 'input'}: {first['msg']}",
+                workflow=workflow,
+                field=field,
+                expected=first["msg"],
+            ) from e
 
     def export(self, workflow: str) -> str:
         """The SQL of a workflow that this deployment serves."""
