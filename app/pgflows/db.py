@@ -12,8 +12,8 @@ import asyncpg
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
-# For sessions whose statements are all our own look-ups of some rows by key: one plan for good, and never
-# one that reads a whole table because it was small when the plan was made.
+# For sessions whose statements are all our own look-ups of some rows by key: one plan for good, and
+# never one that reads a whole table because it was small when the plan was made.
 BY_KEY = {
     "plan_cache_mode": "force_generic_plan",
     "enable_hashjoin": "off",

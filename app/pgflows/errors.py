@@ -10,7 +10,7 @@ PgflowsError
 ├── RequestError              what the caller asked for cannot be done; nothing was changed
 │   ├── WorkflowNotFound      ├── InvalidInput      ├── InputTooLarge      ├── IdempotencyConflict
 │   ├── InstanceNotFound      ├── StepNotFound      ├── InvalidRequest     └── Unauthorized
-├── ServiceUnavailable        the service or its database is away; the same request may succeed later
+├── ServiceUnavailable        the service or its database is away; the same request may work later
 ├── SignatureRefused          a push that this deployment did not sign
 └── StepError                 raised by a step to steer its retries
     ├── NonRetryableError     do not try again

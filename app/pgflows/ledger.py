@@ -117,7 +117,7 @@ class Coalescer(Generic[Item, Answer]):
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One life with the database: the id of this service, and a connection for each kind of call."""
+    """One life with the database: the id of this service, a connection for each kind of call."""
 
     service_id: int
     claims: db.Connection
@@ -148,7 +148,7 @@ class Ledger:
     @classmethod
     @asynccontextmanager
     async def open(cls, dsn: str, base_url: str, settings: Any = None) -> AsyncIterator[Ledger]:
-        """Announces this service and its base URL; its steps are free for others after the block."""
+        """Announces this service and its base URL; after the block others may take its steps."""
         ledger = cls(dsn, base_url)
         await ledger._connect()
         keeper = asyncio.create_task(ledger._keep(), name="pgflows ledger")
@@ -206,7 +206,7 @@ class Ledger:
     # -- claims
 
     async def claim(self, call: StepCall) -> Verdict:
-        """May this process run the step now? Raises ServiceUnavailable while there is no database."""
+        """May this process run the step now? Raises ServiceUnavailable without a database."""
         try:
             found = await self._claims.put(call)
         except (asyncpg.PostgresError, *db.LOST) as e:

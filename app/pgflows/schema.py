@@ -65,7 +65,8 @@ def scripts() -> list[Script]:
 BOOKS = """
 create schema if not exists pgflows;
 create table if not exists pgflows.migrations (
-  name text primary key, number integer not null, checksum text not null, applied_at timestamptz not null default clock_timestamp()
+  name text primary key, number integer not null, checksum text not null,
+  applied_at timestamptz not null default clock_timestamp()
 );
 """  # the two statements that must exist before the first script can be recorded
 
@@ -132,7 +133,7 @@ async def _preflight(conn: db.Connection, settings: Settings, extension: bool) -
     version = conn.get_server_version()
     if int(await conn.fetchval("show server_version_num")) < OLDEST_SERVER:
         raise SetupError(f"PostgreSQL {version.major} is too old: pgflows needs 15 or later")
-    row = await conn.fetchrow(
+    (row,) = await conn.fetch(
         "select current_user as me, current_database() as here, r.rolsuper, r.rolcreaterole, "
         "has_database_privilege(current_database(), 'create') as may_create, "
         "has_schema_privilege('public', 'create') as may_public, "
@@ -170,8 +171,8 @@ async def _preflight(conn: db.Connection, settings: Settings, extension: bool) -
         )
     if row["run_exists"] and settings.run_dsn is None and not await _knows_password(conn):
         raise SetupError(
-            f"role {RUN_ROLE} exists already (another database of this server?) and its password is "
-            f"not known here. Nothing was changed. Set PGFLOWS_RUN_DSN to log in as {RUN_ROLE} "
+            f"role {RUN_ROLE} exists already (another database of this server?) and its password "
+            f"is not known here. Nothing was changed. Set PGFLOWS_RUN_DSN to log in as {RUN_ROLE} "
             "to this database"
         )
 
@@ -191,7 +192,8 @@ async def _prepare(conn: db.Connection, settings: Settings, extension: bool) -> 
         password = secrets.token_urlsafe(32)
         await conn.execute(f"create role {RUN_ROLE} login password '{password}'")
         await conn.execute(
-            "create table if not exists pgflows.run_login (one boolean primary key default true check (one), password text not null)"
+            "create table if not exists pgflows.run_login "
+            "(one boolean primary key default true check (one), password text not null)"
         )
         await conn.execute("insert into pgflows.run_login (password) values ($1)", password)
     await _join_run_role(conn)
@@ -228,7 +230,8 @@ async def _apply(conn: db.Connection, script: Script) -> None:
         raise MigrationError(f"{script.name} failed: {e}") from e
     await conn.execute(
         "insert into pgflows.migrations (name, number, checksum) values ($1, $2, $3) "
-        "on conflict (name) do update set checksum = excluded.checksum, applied_at = clock_timestamp()",
+        "on conflict (name) do update "
+        "set checksum = excluded.checksum, applied_at = clock_timestamp()",
         script.name,
         script.number,
         script.checksum,

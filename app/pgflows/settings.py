@@ -31,6 +31,9 @@ class Settings(BaseSettings):
     http_targets: Urls = Field(
         (), description="URL prefixes that df.http may call besides the registered base URLs"
     )
+    http_max_response: int = Field(
+        8 * 1024 * 1024, ge=1024, description="Bytes of an answer that an HTTP node takes"
+    )
     data_dir: str = Field(".pgflows", description="Directory of the embedded server")
     pool_size: int = Field(10, ge=1, description="Connections of a service to the database")
     step_timeout: float = Field(60.0, gt=0, description="Seconds an attempt may take by default")

@@ -2,9 +2,9 @@
 
 usage: python -m tests.bench.bench [--workflows 1000] [--rounds 5] [--one-process]
 
-The raw floor is five commits a workflow over ten connections, with nothing else around them, measured on
-the same server in the same round. Everything reported is the median of the rounds. Machines are noisy:
-quote the ratios.
+The raw floor is five commits a workflow over ten connections, with nothing else around them,
+measured on the same server in the same round. Everything reported is the median of the rounds.
+Machines are noisy: quote the ratios.
 """
 
 from __future__ import annotations
@@ -145,7 +145,8 @@ async def latencies(conn: asyncpg.Connection[Any], runs: int = 100) -> list[floa
         instance = await conn.fetchval("select pgflows.start($1, $2)", WORKFLOW, ORDER)
         while (
             ended := await conn.fetchval(
-                "select extract(epoch from ended_at - created_at) * 1000 from pgflows.instances where instance_id = $1",
+                "select extract(epoch from ended_at - created_at) * 1000 "
+                "from pgflows.instances where instance_id = $1",
                 instance,
             )
         ) is None:

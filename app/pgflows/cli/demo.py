@@ -1,7 +1,8 @@
-"""`pgflows demo`: five hundred workflows over real flight data, with kills in between, and the count.
+"""`pgflows demo`: five hundred workflows over real flight data, with kills, and the count.
 
-A throw-away PostgreSQL, the step service and the engine as processes of their own. While the runs are
-under way the service is killed twice with SIGKILL and the engine once; each is started again at once.
+A throw-away PostgreSQL, the step service and the engine as processes of their own. While the runs
+are under way the service is killed twice with SIGKILL and the engine once; each is started again at
+once.
 """
 
 from __future__ import annotations
@@ -172,7 +173,7 @@ async def _watch(
 
 
 async def _count(conn: asyncpg.Connection[Any], outcome: Outcome) -> None:
-    row = await conn.fetchrow("select * from pgflows.audit($1)", WORKFLOW)
+    (row,) = await conn.fetch("select * from pgflows.audit($1)", WORKFLOW)
     outcome.completed = row["completed"]
     outcome.steps = row["steps"]
     outcome.run_again = row["run_again"]

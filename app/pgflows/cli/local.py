@@ -87,7 +87,7 @@ def demo(
         "examples/flights/flights.csv"
     ),
 ) -> None:
-    """Five hundred workflows with kills in between, and the count; exit code 1 if anything is off."""
+    """Five hundred workflows with kills in between; exit code 1 if a step is lost or doubled."""
     outcome = asyncio.run(run_demo(flights, workflows, console))
     show(outcome, console)
     if not outcome.ok:

@@ -24,10 +24,11 @@ from pgflows.engine.claims import Claims
 from pgflows.engine.lane import Lane, Ride
 from pgflows.engine.leaves import Pause
 from pgflows.engine.login import RUN_ROLE, Logins
-from pgflows.engine.outbound import Outbound, Targets
+from pgflows.engine.outbound import Outbound
 from pgflows.engine.results import NodeFailed, Result
 from pgflows.engine.run import Claim, Run
 from pgflows.engine.statements import Statements
+from pgflows.engine.targets import Targets
 from pgflows.settings import Settings
 from pgflows.testing import crash_point
 
@@ -109,7 +110,7 @@ class Session:
             self._claims = Claims(control, self.id)
             self._checkpointer = Checkpointer(await self._connection(stack, {}))
             lanes = [await self._lane_connection(stack) for _ in range(LANES)]
-            self._outbound = Outbound(self._targets)
+            self._outbound = Outbound(self._targets, self._settings.http_max_response)
             stack.push_async_callback(self._outbound.close)
             stack.push_async_callback(self._statements.close)
             await self._claims.open(self._before)

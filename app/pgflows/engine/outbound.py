@@ -4,59 +4,32 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
 
 import aiohttp
 
 from pgflows.engine import multipart
 from pgflows.engine.results import NodeFailed, Result, storable
+from pgflows.engine.targets import GuardedResolver, NotPublic, Targets
 
 AGAIN = frozenset({409, 429, 502, 503, 504})
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
 TEXTUAL = ("text/", "json", "xml", "javascript", "x-www-form-urlencoded", "yaml", "csv")
 
 
-class Targets:
-    """What may be called: registered base URLs (called again on infrastructure failures) and listed
-    prefixes.
-    """
-
-    def __init__(self, prefixes: Iterable[str]) -> None:
-        self._prefixes = [urlsplit(p) for p in prefixes]
-        self._bases: list[SplitResult] = []
-
-    def register(self, base_urls: Iterable[str]) -> None:
-        self._bases = [urlsplit(u) for u in base_urls]
-
-    def is_step(self, url: str) -> bool:
-        return any(_within(urlsplit(url), base) for base in self._bases)
-
-    def is_listed(self, url: str) -> bool:
-        return any(_within(urlsplit(url), prefix) for prefix in self._prefixes)
-
-
-def _within(url: SplitResult, prefix: SplitResult) -> bool:
-    """Same scheme, host and port, no credentials, and the path below the prefix's path."""
-    try:
-        same = (url.scheme, url.hostname, url.port) == (prefix.scheme, prefix.hostname, prefix.port)
-    except ValueError:
-        return False
-    if not same or url.username is not None or "/../" in f"{url.path}/":
-        return False
-    path = prefix.path.rstrip("/")
-    return url.path == path or url.path.startswith(f"{path}/") or not path
-
-
 class Outbound:
     """The engine's HTTP client: connections are reused, redirects are answers, not instructions."""
 
-    def __init__(self, targets: Targets, connections: int = 100) -> None:
+    def __init__(self, targets: Targets, most: int, connections: int = 100) -> None:
         self.targets = targets
+        self._most = most
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                limit=0, limit_per_host=connections, keepalive_timeout=60
+                limit=0,
+                limit_per_host=connections,
+                keepalive_timeout=60,
+                resolver=GuardedResolver(targets),
             ),
             auto_decompress=True,
             skip_auto_headers=("User-Agent", "Content-Type"),
@@ -130,10 +103,17 @@ class Outbound:
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=seconds),
             ) as answer:
-                raw = await answer.read()
+                raw = await _read(answer, self._most)
+        except TooLarge as e:
+            raise NodeFailed(
+                f"HTTP {method} {url}: the answer is larger than {e} bytes, the limit of the "
+                "setting PGFLOWS_HTTP_MAX_RESPONSE"
+            ) from None
         except TimeoutError:
             raise Unanswered(f"HTTP timeout after {seconds}s: {url}") from None
         except (aiohttp.ClientError, OSError, ValueError) as e:
+            if isinstance(reason := getattr(e, "os_error", None), NotPublic):
+                raise NodeFailed(f"Blocked: {reason}") from e
             raise Unanswered(
                 f"HTTP connection failed: {url} - error sending request for url ({url})"
             ) from e
@@ -149,6 +129,20 @@ class Outbound:
             }
         )
         return answer.status, result, _seconds(answer.headers.get("retry-after"))
+
+
+class TooLarge(Exception):
+    """The answer has more bytes than this."""
+
+
+async def _read(answer: aiohttp.ClientResponse, most: int) -> bytes:
+    chunks, size = [], 0
+    async for chunk in answer.content.iter_any():
+        size += len(chunk)
+        if size > most:
+            raise TooLarge(most)
+        chunks.append(chunk)
+    return b"".join(chunks)
 
 
 class Unanswered(NodeFailed):
