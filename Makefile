@@ -11,7 +11,7 @@ run: setup
 	@$(VENV)/bin/pgflows dev
 
 test: setup
-	@$(PYTHON) -m pytest -n $(PYTEST_WORKERS) $(ARGS)
+	@$(PYTHON) -m pytest -n $(PYTEST_WORKERS) --dist loadgroup $(ARGS)
 
 check: setup
 	@$(VENV)/bin/ruff check .

@@ -1,8 +1,9 @@
-"""A real PostgreSQL for the whole run, a migrated template in it, and a database of its own per test.
+"""A real PostgreSQL for the whole run, a migrated template in it, and a database of its own per
+test.
 
-The server is the embedded one unless the environment names another:
-PGFLOWS_TEST_DSN         a superuser's connection string, for a server that runs already
-PGFLOWS_TEST_PG_BIN      the bin directory of another version to start
+The server is the embedded one unless the environment names another: PGFLOWS_TEST_DSN         a
+superuser's connection string, for a server that runs already PGFLOWS_TEST_PG_BIN      the bin
+directory of another version to start
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ def template(server_dsn: str, worker_id: str) -> str:
 @pytest.fixture(scope="session")
 def worker_id(request: pytest.FixtureRequest) -> str:
     """The xdist worker, or main."""
-    return getattr(request.config, "workerinput", {}).get("workerid", "main")
+    return str(getattr(request.config, "workerinput", {}).get("workerid", "main"))
 
 
 _numbers = iter(range(1_000_000))
@@ -158,7 +159,7 @@ class Process:
 
     def start(self, **environment: str) -> Process:
         with self.log.open("ab") as log:
-            self.popen = subprocess.Popen(
+            self.popen = subprocess.Popen(  # noqa: S603 - our own command
                 [sys.executable, "-m", "pgflows", *self.command],
                 env=self.environment | environment,
                 stdout=log,
@@ -204,7 +205,9 @@ def spawn(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Spawn]:
     """Starts `pgflows …` as a process; killed at the end. spawn("serve", dsn=…, KEY=value)."""
     made: list[Process] = []
 
-    def start(*command: str, dsn: str | None = None, port: int | None = None, **env: str) -> Process:
+    def start(
+        *command: str, dsn: str | None = None, port: int | None = None, **env: str
+    ) -> Process:
         port = port or free_port()
         environment = os.environ | {"PGFLOWS_PORT": str(port), "PYTHONUNBUFFERED": "1"} | env
         if dsn:
@@ -220,9 +223,7 @@ def spawn(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Spawn]:
             process.kill()
 
 
-async def until(
-    check: Callable[[], Any], seconds: float = 20, what: str = "the condition"
-) -> Any:
+async def until(check: Callable[[], Any], seconds: float = 20, what: str = "the condition") -> Any:
     """Waits until `check` (a coroutine function) gives something true; gives it back."""
     deadline = time.monotonic() + seconds
     while True:

@@ -282,8 +282,7 @@ class EmbeddedServer:
 
     def _run(self, program: str, *arguments: str) -> str:
         command = [str(self._binaries / program), *arguments]
-        log = tempfile.TemporaryFile()
-        with log:
+        with tempfile.TemporaryFile() as log:
             done = subprocess.run(  # noqa: S603 - our own binaries
                 command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
                 user=self._user, group=self._user, extra_groups=[] if self._user else None,

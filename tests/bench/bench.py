@@ -26,13 +26,21 @@ from typing import Any
 
 import asyncpg
 import psutil
-from pgflows.schema import migrate
-from pgflows.server import EmbeddedServer
-from pgflows.settings import Settings
 from rich.console import Console
 from rich.table import Table
 
+from pgflows.schema import migrate
+from pgflows.server import EmbeddedServer
+from pgflows.settings import Settings
+
 CONNECTIONS = 10
+INSERT = "insert into public.raw_floor values ($1, $2, $3)"
+COMPLETED = "select count(*) from pgflows.instances where status = 'completed'"
+TOOK = (
+    "select extract(epoch from ended_at - created_at) * 1000 "
+    "from pgflows.instances where instance_id = $1"
+)
+READY = "select exists (select from df._worker_epoch) and exists (select from pgflows.base_urls)"
 ORDER = json.dumps({"order_id": "ORD-1", "amount": 99.0})
 WORKFLOW = "process_order"
 
@@ -80,7 +88,7 @@ class Meter:
         """Statistics of backends reach the collector with a second's delay, so this takes one."""
         await asyncio.sleep(1.1)
         servers = [self._postmaster, *self._postmaster.children()]
-        row = await self._conn.fetchrow(
+        [row] = await self._conn.fetch(
             "select pg_current_wal_insert_lsn() - '0/0' as wal, xact_commit as commits "
             "from pg_stat_database where datname = current_database()"
         )
@@ -95,13 +103,14 @@ class Meter:
 async def raw_floor(dsn: str, workflows: int) -> float:
     """Workflows per second of five own commits each, over ten connections."""
     pool = [await asyncpg.connect(dsn) for _ in range(CONNECTIONS)]
-    await pool[0].execute("create table if not exists public.raw_floor (id int, step int, data jsonb)")
+    table = "create table if not exists public.raw_floor (id int, step int, data jsonb)"
+    await pool[0].execute(table)
     left = iter(range(workflows))
 
     async def work(conn: asyncpg.Connection[Any]) -> None:
         for n in left:
             for step in range(5):
-                await conn.execute("insert into public.raw_floor values ($1, $2, $3)", n, step, ORDER)
+                await conn.execute(INSERT, n, step, ORDER)
 
     began = time.perf_counter()
     await asyncio.gather(*map(work, pool))
@@ -126,12 +135,12 @@ async def start_all(dsn: str, workflows: int) -> None:
 
 
 async def finished(conn: asyncpg.Connection[Any], want: int) -> None:
-    while await conn.fetchval("select count(*) from pgflows.instances where status = 'completed'") < want:
+    while await conn.fetchval(COMPLETED) < want:  # noqa: ASYNC110 - another process works
         await asyncio.sleep(0.02)
 
 
 async def throughput(dsn: str, conn: asyncpg.Connection[Any], workflows: int) -> float:
-    before = await conn.fetchval("select count(*) from pgflows.instances where status = 'completed'")
+    before = await conn.fetchval(COMPLETED)
     began = time.perf_counter()
     await start_all(dsn, workflows)
     await finished(conn, before + workflows)
@@ -178,9 +187,7 @@ async def deployment(dsn: str, one_process: bool, port: int) -> AsyncIterator[li
     try:
         conn = await asyncpg.connect(dsn)
         async with asyncio.timeout(30):
-            while not await conn.fetchval("select count(*) from df._worker_epoch") or not await conn.fetchval(
-                "select count(*) from pgflows.base_urls"
-            ):
+            while not await conn.fetchval(READY):  # noqa: ASYNC110 - other processes start
                 await asyncio.sleep(0.1)
         await conn.close()
         yield [c.pid for c in children]

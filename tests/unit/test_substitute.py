@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from pgflows.engine.results import NodeFailed, Result, storable, truthy
 from pgflows.engine.substitute import in_field, in_sql, quote
 
@@ -85,7 +86,9 @@ def test_these_are_false(value: object) -> None:
     assert not truthy(value)
 
 
-@pytest.mark.parametrize("value", ["n", "off", "x", "t", "1e-9", 1, -1, 0.5, True, [0], {"a": None}])
+@pytest.mark.parametrize(
+    "value", ["n", "off", "x", "t", "1e-9", 1, -1, 0.5, True, [0], {"a": None}]
+)
 def test_these_are_true(value: object) -> None:
     assert truthy(value)
 

@@ -79,9 +79,15 @@ class Child:
 def delayed_flights(path: Path, most: int) -> list[dict[str, Any]]:
     """Flights of the file that arrived an hour late or more, as inputs of the workflow."""
     if not path.exists():
-        raise SetupError(f"{path} is missing: run the demo in a checkout of pgflows, or give --flights")
+        raise SetupError(
+            f"{path} is missing: run the demo in a checkout of pgflows, or give --flights"
+        )
     with path.open(newline="") as file:
-        rows = [r for r in csv.DictReader(file) if r["arr_delay"] and float(r["arr_delay"]) >= LATE_MINUTES]
+        rows = [
+            r
+            for r in csv.DictReader(file)
+            if r["arr_delay"] and float(r["arr_delay"]) >= LATE_MINUTES
+        ]
     return [
         {
             "carrier": r["carrier"],
@@ -154,12 +160,19 @@ async def _watch(
 ) -> None:
     """Shows progress and kills at the planned shares of it."""
     plan = list(KILLS)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task("workflows", total=outcome.started)
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
-            done = await conn.fetchval("select count(*) from pgflows.instances where ended_at is not null")
+            done = await conn.fetchval(
+                "select count(*) from pgflows.instances where ended_at is not null"
+            )
             progress.update(bar, completed=done)
             if plan and done >= plan[0][0] * outcome.started:
                 child = children[plan.pop(0)[1]]

@@ -60,9 +60,7 @@ async def _embedded() -> Finding:
     )
 
 
-async def _database(
-    conn: db.Connection, dsn: str, settings: Settings
-) -> AsyncIterator[Finding]:
+async def _database(conn: db.Connection, dsn: str, settings: Settings) -> AsyncIterator[Finding]:
     yield await _version(conn)
     yield await _rights(conn)
     yield await _schema(conn)

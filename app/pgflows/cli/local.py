@@ -99,7 +99,9 @@ def demo(
 
 def _required(settings: Settings) -> str:
     if not settings.dsn:
-        raise SetupError("no database is named: give --dsn or set PGFLOWS_DSN (or use `pgflows dev`)")
+        raise SetupError(
+            "no database is named: give --dsn or set PGFLOWS_DSN (or use `pgflows dev`)"
+        )
     return settings.dsn
 
 
@@ -207,7 +209,9 @@ async def _run_engine(settings: Settings, dsn: str) -> None:
 
 def _welcome(settings: Settings, dsn: str, app: WorkflowApp) -> None:
     url = f"http://{settings.host}:{settings.port}"
-    name = "process_order" if "process_order" in app.workflows else next(iter(app.workflows), "NAME")
+    name = (
+        "process_order" if "process_order" in app.workflows else next(iter(app.workflows), "NAME")
+    )
     body = '{"input": {"order_id": "ORD-1", "amount": 99.0}}'
     console.print(f"\npgflows is at {url} (API: {url}/docs)", highlight=False)
     console.print(f'PostgreSQL:   psql "{dsn}"', highlight=False, markup=False)

@@ -118,5 +118,3 @@ def _ask(dsn: str, question: Callable[[db.Connection], Awaitable[T]]) -> T:
             await conn.close()
 
     return asyncio.run(ask())
-
-

@@ -1,0 +1,69 @@
+"""Which database a command works on, and that it can be reached, said in one line if not."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import asyncpg
+import typer
+
+from pgflows import db
+from pgflows.errors import SetupError
+from pgflows.server import EmbeddedServer
+from pgflows.settings import Settings
+
+Dsn = Annotated[
+    str | None,
+    typer.Option(
+        help="The database; unset: PGFLOWS_DSN, or else the embedded server if `pgflows dev` runs",
+        show_default=False,
+    ),
+]
+
+
+def find_database(settings: Settings) -> str | None:
+    """The DSN that is set, or the embedded server's while it runs."""
+    if settings.dsn:
+        return settings.dsn
+    server = EmbeddedServer(Path(settings.data_dir))
+    return server.socket_dsn() if server.pid else None
+
+
+def require_database(settings: Settings) -> str:
+    """Like `find_database`; raises SetupError where there is none."""
+    dsn = find_database(settings)
+    if dsn is None:
+        raise SetupError(
+            "no database is named: give --dsn, set PGFLOWS_DSN, or let `pgflows dev` run"
+        )
+    return dsn
+
+
+@asynccontextmanager
+async def connection(dsn: str, name: str) -> AsyncIterator[db.Connection]:
+    """A connection for the block. Raises SetupError where the server cannot be reached."""
+    try:
+        conn = await db.connect(dsn, name, timeout=10)
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as e:
+        reason = str(e) or type(e).__name__
+        raise SetupError(f"cannot connect to the database {_shown(dsn)}: {reason}") from e
+    try:
+        yield conn
+    finally:
+        await conn.close()
+
+
+async def check_connection(dsn: str) -> None:
+    """Raises SetupError where the database cannot be reached."""
+    async with connection(dsn, "pgflows"):
+        return
+
+
+def _shown(dsn: str) -> str:
+    """A DSN without its password."""
+    url = urlsplit(dsn)
+    return url._replace(netloc=url.netloc.rpartition("@")[2], query="").geturl()
