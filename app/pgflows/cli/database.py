@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ import typer
 
 from pgflows import db
 from pgflows.errors import SetupError
+from pgflows.schema import check_schema
 from pgflows.server import EmbeddedServer
 from pgflows.settings import Settings
 
@@ -47,7 +49,8 @@ def require_database(settings: Settings) -> str:
 async def connection(dsn: str, name: str) -> AsyncIterator[db.Connection]:
     """A connection for the block. Raises SetupError where the server cannot be reached."""
     try:
-        conn = await db.connect(dsn, name, timeout=10)
+        async with asyncio.timeout(10):
+            conn = await db.connect(dsn, name)
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as e:
         reason = str(e) or type(e).__name__
         raise SetupError(f"cannot connect to the database {_shown(dsn)}: {reason}") from e
@@ -57,10 +60,11 @@ async def connection(dsn: str, name: str) -> AsyncIterator[db.Connection]:
         await conn.close()
 
 
-async def check_connection(dsn: str) -> None:
-    """Raises SetupError where the database cannot be reached."""
-    async with connection(dsn, "pgflows"):
-        return
+async def check_connection(dsn: str, *, migrated: bool = False) -> None:
+    """Raises SetupError where the database cannot be reached, or is not as it must be."""
+    async with connection(dsn, "pgflows") as conn:
+        if migrated:
+            await check_schema(conn)
 
 
 def _shown(dsn: str) -> str:

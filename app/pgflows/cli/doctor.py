@@ -10,9 +10,10 @@ import asyncpg
 import httpx
 
 from pgflows import db
+from pgflows.cli.database import connection
 from pgflows.engine.login import RUN_ROLE, Logins
 from pgflows.engine.results import NodeFailed
-from pgflows.errors import MigrationError
+from pgflows.errors import MigrationError, SetupError
 from pgflows.schema import OLDEST_SERVER, check_schema
 from pgflows.server import EmbeddedServer
 from pgflows.settings import Settings
@@ -39,14 +40,11 @@ async def examine(dsn: str | None, settings: Settings) -> list[Finding]:
     if dsn is None:
         return [await _embedded()]
     try:
-        conn = await db.connect(dsn, "pgflows doctor")
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as e:
+        async with connection(dsn, "pgflows doctor") as conn:
+            return [f async for f in _database(conn, dsn, settings)]
+    except SetupError as e:
         advice = "check PGFLOWS_DSN: host, port, user, password and pg_hba.conf"
-        return [Finding(BROKEN, "connection", f"{type(e).__name__}: {e}", advice)]
-    try:
-        return [f async for f in _database(conn, dsn, settings)]
-    finally:
-        await conn.close()
+        return [Finding(BROKEN, "connection", e.message, advice)]
 
 
 async def _embedded() -> Finding:

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import errno
 import fcntl
-import logging
-import signal
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
-import uvicorn
-import uvloop
 from rich.console import Console
 
+from pgflows.cli.database import Dsn, check_connection, require_database
 from pgflows.cli.demo import run_demo, show
-from pgflows.engine import open_engine
+from pgflows.cli.hosting import listener, run_engine, run_service
 from pgflows.errors import ServerError, SetupError
 from pgflows.http.app import create_app
 from pgflows.http.keys import is_loopback
@@ -29,10 +23,8 @@ from pgflows.schema import migrate
 from pgflows.server import EmbeddedServer
 from pgflows.settings import Settings
 
-log = logging.getLogger("pgflows")
 console = Console(soft_wrap=True)
 
-Dsn = Annotated[str | None, typer.Option(help="The database; unset: PGFLOWS_DSN")]
 Host = Annotated[str | None, typer.Option(help="Address to listen on; unset: 127.0.0.1")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on; unset: 8000")]
 
@@ -55,10 +47,11 @@ def dev(dsn: Dsn = None, host: Host = None, port: Port = None) -> None:
     settings = settings_with(dsn=dsn, host=host, port=port)
     _check_exposure(settings)
     app = load_app(settings.app)
-    with _listener(settings) as listener, _database(settings) as (address, shown):
+    with listener(settings) as taken, _database(settings) as (address, shown):
+        settings = settings.model_copy(update={"port": taken.getsockname()[1]})
         asyncio.run(migrate(address, settings))
-        _welcome(settings, shown, app)
-        _run_service(app, settings, address, listener, with_engine=True)
+        service = create_app(app, settings, dsn=address, with_engine=True)
+        run_service(service, taken, lambda: _welcome(settings, shown, app))
 
 
 def serve(
@@ -71,14 +64,20 @@ def serve(
     settings = settings_with(dsn=dsn, host=host, port=port)
     _check_exposure(settings)
     app = load_app(settings.app)
-    with _listener(settings) as listener:
-        _run_service(app, settings, _required(settings), listener, with_engine=engine)
+    address = require_database(settings)
+    with listener(settings) as taken:
+        settings = settings.model_copy(update={"port": taken.getsockname()[1]})
+        asyncio.run(check_connection(address))
+        service = create_app(app, settings, dsn=address, with_engine=engine)
+        run_service(service, taken, lambda: console.print(f"pgflows is at {_url(settings)}"))
 
 
 def engine(dsn: Dsn = None) -> None:
     """An engine as a process of its own; run as many as you like."""
     settings = settings_with(dsn=dsn)
-    uvloop.run(_run_engine(settings, _required(settings)))
+    address = require_database(settings)
+    asyncio.run(check_connection(address, migrated=True))
+    run_engine(settings, address)
 
 
 def demo(
@@ -97,14 +96,6 @@ def demo(
 # -- parts
 
 
-def _required(settings: Settings) -> str:
-    if not settings.dsn:
-        raise SetupError(
-            "no database is named: give --dsn or set PGFLOWS_DSN (or use `pgflows dev`)"
-        )
-    return settings.dsn
-
-
 def _check_exposure(settings: Settings) -> None:
     """Closed unless opened: beyond loopback only with API keys."""
     local = settings.host == "localhost" or is_loopback(settings.host)
@@ -116,27 +107,10 @@ def _check_exposure(settings: Settings) -> None:
 
 
 @contextmanager
-def _listener(settings: Settings) -> Iterator[socket.socket]:
-    """The port, taken before anything else is started."""
-    try:
-        listener = socket.create_server((settings.host, settings.port), backlog=2048)
-    except OSError as e:
-        if e.errno == errno.EADDRINUSE:
-            raise SetupError(
-                f"port {settings.port} of {settings.host} is taken: stop what uses it, or give "
-                "another with --port"
-            ) from e
-        raise SetupError(
-            f"cannot listen on {settings.host}:{settings.port}: {e.strerror or e}"
-        ) from e
-    with listener:
-        yield listener
-
-
-@contextmanager
 def _database(settings: Settings) -> Iterator[tuple[str, str]]:
     """The DSN for us and the one to show: the given database, or the embedded one."""
     if settings.dsn:
+        asyncio.run(check_connection(settings.dsn))
         yield settings.dsn, settings.dsn
         return
     directory = Path(settings.data_dir)
@@ -149,78 +123,36 @@ def _database(settings: Settings) -> Iterator[tuple[str, str]]:
             raise ServerError(
                 f"another `pgflows dev` uses {directory}: stop it, or set PGFLOWS_DATA_DIR"
             ) from e
-        address = server.start()
         try:
+            address = server.start()
             yield address, server.dsn
         finally:
             server.stop()
 
 
-def _run_service(
-    app: WorkflowApp,
-    settings: Settings,
-    dsn: str,
-    listener: socket.socket,
-    *,
-    with_engine: bool,
-) -> None:
-    port = listener.getsockname()[1]
-    settings = settings.model_copy(update={"port": port})
-    config = uvicorn.Config(
-        create_app(app, settings, dsn=dsn, with_engine=with_engine),
-        loop="uvloop",
-        http="httptools",
-        lifespan="on",
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        date_header=False,
-        log_config=None,
-        timeout_graceful_shutdown=5,
-        timeout_keep_alive=75,
-    )
-    server = _Server(config)
-    with contextlib.suppress(KeyboardInterrupt):
-        server.run(sockets=[listener])
-    if server.failure is not None:
-        raise server.failure
-
-
-class _Server(uvicorn.Server):
-    """Keeps the error that the lifespan failed with, so that it is told in one line."""
-
-    failure: BaseException | None = None
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self.should_exit and not self.started:
-            self.failure = SetupError("the service could not start; the log says why")
-
-
-async def _run_engine(settings: Settings, dsn: str) -> None:
-    async with open_engine(settings, dsn=dsn) as running:
-        task = asyncio.create_task(running.run())
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, task.cancel)
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+def _url(settings: Settings) -> str:
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"http://{host}:{settings.port}"
 
 
 def _welcome(settings: Settings, dsn: str, app: WorkflowApp) -> None:
-    url = f"http://{settings.host}:{settings.port}"
-    name = (
-        "process_order" if "process_order" in app.workflows else next(iter(app.workflows), "NAME")
-    )
-    body = '{"input": {"order_id": "ORD-1", "amount": 99.0}}'
-    console.print(f"\npgflows is at {url} (API: {url}/docs)", highlight=False)
-    console.print(f'PostgreSQL:   psql "{dsn}"', highlight=False, markup=False)
-    console.print("\nTry:", highlight=False)
+    url = _url(settings)
+    known = "process_order" in app.workflows
+    name = "process_order" if known else next(iter(app.workflows), "NAME")
+    body = '{"input": {"order_id": "ORD-1", "amount": 99.0}}' if known else '{"input": {}}'
+    key = " -H 'Authorization: Bearer KEY'" if settings.api_keys else ""
     for line in (
-        f"curl -s -X POST '{url}/workflows/{name}/start?wait=10' "
+        "",
+        f"pgflows is at {url} (API: {url}/docs)",
+        f'PostgreSQL:   psql "{dsn}"',
+        "",
+        "Try:",
+        f"  curl -s -X POST '{url}/workflows/{name}/start?wait=10'{key} "
         f"-H 'Content-Type: application/json' -d '{body}'",
-        f"curl -s {url}/instances",
-        f"curl -s {url}/export/{name}.sql",
+        f"  curl -s{key} {url}/instances",
+        f"  curl -s{key} {url}/export/{name}.sql",
+        "",
+        "Ctrl-C stops everything; the data stays.",
+        "",
     ):
-        console.print(f"  {line}", highlight=False, markup=False)
-    console.print("\nCtrl-C stops everything; the data stays.\n", highlight=False)
+        console.print(line, highlight=False, markup=False)

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from pgflows import db
+from pgflows.cli.database import Dsn, check_connection, connection, find_database, require_database
 from pgflows.cli.doctor import examine
-from pgflows.errors import SetupError
 from pgflows.flow import compile_app
 from pgflows.registry import load_app
 from pgflows.schema import migrate as migrate_database
@@ -23,7 +23,6 @@ from pgflows.settings import Settings
 T = TypeVar("T")
 console = Console()
 keys_app = typer.Typer(no_args_is_help=True, help="The keys that sign step calls.")
-Dsn = Annotated[str | None, typer.Option(help="The database; unset: PGFLOWS_DSN")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON")]
 MARKS = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "broken": "[red]broken[/]"}
 
@@ -35,11 +34,9 @@ def register(app: typer.Typer) -> None:
     app.add_typer(keys_app, name="keys")
 
 
-def _dsn(given: str | None) -> str:
-    dsn = given or Settings().dsn
-    if not dsn:
-        raise SetupError("no database is named: give --dsn or set PGFLOWS_DSN")
-    return dsn
+def _with(dsn: str | None) -> Settings:
+    settings = Settings()
+    return settings.model_copy(update={"dsn": dsn}) if dsn else settings
 
 
 def migrate(
@@ -52,7 +49,10 @@ def migrate(
     if print_:
         typer.echo(print_sql(), nl=False)
         return
-    applied = asyncio.run(migrate_database(_dsn(dsn), Settings()))
+    settings = _with(dsn)
+    address = require_database(settings)
+    asyncio.run(check_connection(address))
+    applied = asyncio.run(migrate_database(address, settings))
     for name in applied:
         typer.echo(f"applied {name}")
     if not applied:
@@ -72,8 +72,8 @@ def check(as_json: Json = False) -> None:
 
 def doctor(dsn: Dsn = None, as_json: Json = False) -> None:
     """What this server can do, and what to do about what it cannot; exit code 1 if broken."""
-    settings = Settings()
-    findings = asyncio.run(examine(dsn or settings.dsn, settings))
+    settings = _with(dsn)
+    findings = asyncio.run(examine(find_database(settings), settings))
     if as_json:
         typer.echo(json.dumps([f.as_dict() for f in findings], indent=2))
     else:
@@ -88,7 +88,9 @@ def doctor(dsn: Dsn = None, as_json: Json = False) -> None:
 @keys_app.command("list")
 def list_keys(dsn: Dsn = None, as_json: Json = False) -> None:
     """The keys, newest first; the one without an end signs."""
-    rows = _ask(_dsn(dsn), lambda c: c.fetch("select * from pgflows.list_keys()"))
+    rows = _ask(
+        require_database(_with(dsn)), lambda c: c.fetch("select * from pgflows.list_keys()")
+    )
     found = [
         {k: v if v is None or isinstance(v, str) else v.isoformat() for k, v in dict(r).items()}
         for r in rows
@@ -105,16 +107,13 @@ def list_keys(dsn: Dsn = None, as_json: Json = False) -> None:
 @keys_app.command("rotate")
 def rotate_key(dsn: Dsn = None) -> None:
     """A new key signs from now on; calls that were signed before stay good."""
-    name = _ask(_dsn(dsn), lambda c: c.fetchval("select pgflows.rotate_key()"))
+    name = _ask(require_database(_with(dsn)), lambda c: c.fetchval("select pgflows.rotate_key()"))
     typer.echo(f"key {name} signs now")
 
 
 def _ask(dsn: str, question: Callable[[db.Connection], Awaitable[T]]) -> T:
     async def ask() -> T:
-        conn = await db.connect(dsn, "pgflows keys")
-        try:
+        async with connection(dsn, "pgflows keys") as conn:
             return await question(conn)
-        finally:
-            await conn.close()
 
     return asyncio.run(ask())

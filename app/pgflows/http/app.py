@@ -13,9 +13,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI
+from starlette.types import Receive, Scope, Send
 
 from pgflows import telemetry
 from pgflows.errors import PgflowsError
@@ -31,6 +33,19 @@ Durable workflows on PostgreSQL. Start one, look at it, cancel it; its steps are
 HTTP at `POST /steps/{name}`, signed by the database. Errors are `application/problem+json` with a
 stable `type`.
 """
+
+
+class Api(FastAPI):
+    """Pushes, which are most of the traffic, are answered in front of the middleware stack."""
+
+    door: PushDoor | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.door is None:
+            await super().__call__(scope, receive, send)
+        else:
+            scope["app"] = self
+            await self.door(scope, receive, send)
 
 
 def create_app(
@@ -52,14 +67,15 @@ def create_app(
             fastapi.state.failure = e  # for who runs the server: the reason in one line
             raise
 
-    fastapi = FastAPI(
+    fastapi = Api(
         title="pgflows", version=_version(), description=DESCRIPTION, lifespan=lifespan
     )
     install_handlers(fastapi)
-    fastapi.add_middleware(PushDoor)
     fastapi.include_router(create_pgflows_router(app))
     if telemetry.setup(settings or app.settings):
-        telemetry.instrument(fastapi)
+        telemetry.instrument(fastapi)  # and every push passes through it
+    else:
+        fastapi.door = PushDoor(partial(FastAPI.__call__, fastapi))
     return fastapi
 
 
