@@ -1,9 +1,9 @@
-"""A real PostgreSQL for the whole run, a migrated template in it, and a database of its own per
-test.
+"""A real PostgreSQL, a migrated template in it, and a database of its own for each test.
 
-The server is the embedded one unless the environment names another: PGFLOWS_TEST_DSN         a
-superuser's connection string, for a server that runs already PGFLOWS_TEST_PG_BIN      the bin
-directory of another version to start
+The server is the embedded one unless the environment names another:
+
+- PGFLOWS_TEST_DSN: a superuser's connection string, for a server that runs already
+- PGFLOWS_TEST_PG_BIN: the bin directory of another version to start
 """
 
 from __future__ import annotations

@@ -39,6 +39,9 @@ class Settings(BaseSettings):
     step_timeout: float = Field(60.0, gt=0, description="Seconds an attempt may take by default")
     step_concurrency: int = Field(100, ge=1, description="Steps that one service runs at once")
     engine_instances: int = Field(1000, ge=1, description="Instances an engine holds in memory")
+    retention_days: float = Field(
+        30, gt=0, description="Days after its end when a run is deleted, with its history"
+    )
     otlp_endpoint: str | None = Field(None, description="Where spans go; unset means no tracing")
 
     @field_validator("api_keys", "http_targets", mode="before")

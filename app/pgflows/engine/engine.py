@@ -9,7 +9,9 @@ runs are claimed again.
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import logging
+import random
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -35,6 +37,7 @@ from pgflows.testing import crash_point
 log = logging.getLogger("pgflows.engine")
 
 BEAT, SHOW_AFTER, LANES = 1.0, 0.25, 2
+PRUNE_SECONDS, PRUNE_MOST = 60.0, 200
 
 
 class Engine:
@@ -121,7 +124,7 @@ class Session:
             await self._refresh()
             log.info("engine %s runs", self.id)
             loops = [self._claiming(), self._checkpointer.run(), self._showing()]
-            loops.append(self._reading_mail())
+            loops += [self._reading_mail(), self._pruning()]
             loops += [self._lane.drive(conn) for conn in lanes]
             try:
                 async with asyncio.TaskGroup() as group:
@@ -261,6 +264,14 @@ class Session:
                     self._checkpointer.add(entry)
                 if (parking := run.journal.parked()) is not None:
                     await self._park(run, parking)
+
+    async def _pruning(self) -> None:
+        """Now and then deletes what is older than the retention, in small bites."""
+        age = dt.timedelta(days=self._settings.retention_days)
+        while True:
+            await asyncio.sleep(random.uniform(0.5, 1.0) * PRUNE_SECONDS)  # noqa: S311 - spreads load
+            while await self._claims.prune(age, PRUNE_MOST) == PRUNE_MOST:  # noqa: ASYNC110 - paced
+                await asyncio.sleep(0.1)
 
     async def _park(self, run: Run, entry: Entry) -> None:
         """The run leaves memory; its wake-up time or a signal brings it back, here or elsewhere."""

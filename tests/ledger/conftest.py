@@ -1,0 +1,130 @@
+"""The database's side of a deployment, without HTTP and without an engine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from pgflows import db
+from pgflows.ledger import Ledger, StepCall
+
+BASE_URL = "http://127.0.0.1:8000"
+ANY = {"type": "object"}
+PUT = "select * from pgflows.put($1, $2, $3, $4, true, $5)"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A started instance."""
+
+    instance_id: UUID
+    df_id: str
+
+
+@dataclass(frozen=True)
+class Books:
+    """Sessions of the owner and of pgflows_run on one test's database."""
+
+    owner: db.Connection
+    run: db.Connection
+    database: Any
+
+    async def define(
+        self, name: str = "w", schema: dict[str, Any] | None = None, version: str = "1"
+    ) -> None:
+        graph = await self.owner.fetchval("select df.sql('select 1')")
+        await self.owner.execute(
+            "select pgflows.define($1, $2, $3, '{}', $4, '{}', 'sum')",
+            name, version, graph, schema or ANY,
+        )  # fmt: skip
+
+    async def start(self, given: Any = None, **options: Any) -> Run:
+        if not await self.owner.fetchval("select count(*) from pgflows.workflows"):
+            await self.define()
+        instance_id = await self.owner.fetchval(
+            "select pgflows.start('w', $1, $2)", given or {}, options.get("key")
+        )
+        return Run(instance_id, await self.df_id(instance_id))
+
+    async def df_id(self, instance_id: UUID) -> str:
+        statement = (
+            "select df_id from pgflows.df_runs where instance_id = $1 order by n desc limit 1"
+        )
+        return str(await self.owner.fetchval(statement, instance_id))
+
+    async def ask(
+        self, run: Run, *keys: str, step: str = "work", given: Any = None, seq: int = 0, **more: Any
+    ) -> list[StepCall]:
+        """What the graph does to have steps run: the signed calls."""
+        steps = [
+            {"key": key, "step": step, "var": f"v{n}", "input": {} if given is None else given}
+            | more
+            for n, key in enumerate(keys or (f"{step}#1",))
+        ]
+        row = await self.run.fetchrow(PUT, run.df_id, "main", seq, {"@in": {}}, steps)
+        assert row is not None
+        asked = zip(row["keys"], row["signatures"], row["bodies"], strict=True)
+        return [
+            StepCall(run.df_id, step, key, str(row["seq"]), signature, body.encode())
+            for key, signature, body in asked
+        ]
+
+    async def call(self, *keys: str, step: str = "work", given: Any = None) -> StepCall:
+        """The call of the one step of a fresh run."""
+        return (await self.ask(await self.start(), *keys, step=step, given=given))[0]
+
+    async def row(self, call: StepCall) -> asyncpg.Record:
+        """The ledger's row of a call."""
+        row = await self.owner.fetchrow(
+            "select s.* from pgflows.step_runs s join pgflows.df_runs r using (instance_id) "
+            "where r.df_id = $1 and s.step_key = $2",
+            call.df_id, call.step_key,
+        )  # fmt: skip
+        assert row is not None
+        return row
+
+    async def attempts(self, call: StepCall) -> list[tuple[int, str | None]]:
+        """Number and error type of each recorded attempt."""
+        rows = await self.owner.fetch(
+            "select a.attempt, a.error_type from pgflows.attempts a "
+            "join pgflows.df_runs r using (instance_id) "
+            "where r.df_id = $1 and a.step_key = $2 order by a.attempt",
+            call.df_id, call.step_key,
+        )  # fmt: skip
+        return [(r["attempt"], r["error_type"]) for r in rows]
+
+    async def cut_sessions(self, *names: str) -> None:
+        """As if the server had gone and come back: sessions with these names end."""
+        admin = await asyncpg.connect(self.database.admin_dsn)
+        await admin.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity "
+            "where datname = current_database() and application_name = any ($1)",
+            names,
+        )
+        await admin.close()
+
+
+@pytest.fixture
+async def books(database: Any) -> AsyncIterator[Books]:
+    owner = await db.connect(database.dsn)
+    run = await db.connect(database.run_dsn)
+    yield Books(owner, run, database)
+    await owner.close()
+    await run.close()
+
+
+@pytest.fixture
+async def ledger(database: Any) -> AsyncIterator[Ledger]:
+    async with Ledger.open(database.dsn, BASE_URL) as ledger:
+        yield ledger
+
+
+def as_json(text: str | bytes | None) -> Any:
+    """What a JSON text holds."""
+    return json.loads(text or "null")
