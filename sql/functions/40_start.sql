@@ -1,6 +1,5 @@
 -- Starting: pgflows.start is the one way in, for psql, triggers, the HTTP service and everything else.
 --   start            (41_submit.sql) runs as pgflows_run, so that the run is submitted by it
---   start_instance   the same with a document as its answer, for the service
 --   _open            validates and writes the instance, as the owner
 --   _link            ties the orchestrator's id to the instance, as the owner
 --   _misfit          what is wrong with an input, as far as SQL can see: types and required fields of the top level
@@ -111,17 +110,6 @@ returns void language sql security definer set search_path = pg_catalog, pg_temp
   select p_df_id, 'main', 0, jsonb_build_object('@in', i.input) from pgflows.instances i where i.instance_id = p_instance_id;
 $$;
 
-create or replace function pgflows.start_instance(
-  p_workflow text, p_input jsonb, p_key text, p_label text, p_attributes jsonb
-) returns jsonb language plpgsql set search_path = pg_catalog, pg_temp as $$
-declare
-  v_began timestamptz := clock_timestamp();
-  v_id uuid := pgflows.start(p_workflow, p_input, p_key, p_label, coalesce(p_attributes, '{}'));
-begin
-  return pgflows.get_instance(v_id::text) || jsonb_build_object('created',
-    (select i.created_at >= v_began from pgflows.instances i where i.instance_id = v_id));
-end $$;
-
 create or replace function pgflows.revive(p_instance_id uuid)
 returns text language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -149,5 +137,5 @@ begin
   return v_df_id;
 end $$;
 
-revoke all on function pgflows._open, pgflows._link, pgflows.start_instance, pgflows.revive from public;
+revoke all on function pgflows._open, pgflows._link, pgflows.revive from public;
 grant execute on function pgflows._open, pgflows._link to pgflows_run;

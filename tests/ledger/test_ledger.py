@@ -1,0 +1,201 @@
+"""The ledger as a process uses it: many calls in one statement, and a database that goes away."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+from typing import Any
+
+import asyncpg
+import pytest
+
+from pgflows.errors import ServiceUnavailable, SignatureRefused
+from pgflows.ledger import Ledger
+from tests.ledger.conftest import Books
+from tests.ledger.test_claims import ended
+
+SESSIONS = ("pgflows claims", "pgflows records")
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, ledger: Ledger, name: str) -> list[int]:
+    """How many entries each statement carried."""
+    sizes: list[int] = []
+    coalescer = getattr(ledger, name)
+    flush = coalescer._flush
+
+    async def count(items: list[Any]) -> Any:
+        sizes.append(len(items))
+        return await flush(items)
+
+    monkeypatch.setattr(coalescer, "_flush", count)
+    return sizes
+
+
+async def test_concurrent_claims_and_records_share_statements(
+    books: Books, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = await books.ask(await books.start(), *(f"work#{n}" for n in range(300)))
+    claims, records = counted(monkeypatch, ledger, "_claims"), counted(monkeypatch, ledger, "_records")
+    found = await asyncio.gather(*(ledger.claim(c) for c in calls))
+    kept = await asyncio.gather(
+        *(ledger.record(ended(f, c, output="1")) for f, c in zip(found, calls, strict=True))
+    )
+    assert all(kept)
+    assert (sum(claims), sum(records)) == (300, 300)
+    assert len(claims) <= 3
+    assert len(records) <= 3
+
+
+async def test_a_lone_claim_waits_for_nobody(books: Books, ledger: Ledger) -> None:
+    calls = await books.ask(await books.start(), *(f"work#{n}" for n in range(20)))
+    await ledger.claim(calls[0])
+    began = time.perf_counter()
+    for call in calls[1:]:
+        await ledger.claim(call)
+    assert (time.perf_counter() - began) / 19 < 0.02
+
+
+async def test_an_outcome_that_cannot_be_stored_spoils_no_other(
+    books: Books, ledger: Ledger
+) -> None:
+    calls = await books.ask(await books.start(), *(f"work#{n}" for n in range(9)))
+    found = await asyncio.gather(*(ledger.claim(c) for c in calls))
+    outputs = ["1"] * 9
+    outputs[4] = '"\\u0000"'
+    results = await asyncio.gather(
+        *(
+            ledger.record(ended(f, c, output=o))
+            for f, c, o in zip(found, calls, outputs, strict=True)
+        ),
+        return_exceptions=True,
+    )
+    assert isinstance(results.pop(4), asyncpg.DataError)
+    assert results == [True] * 8
+
+
+async def test_a_session_that_is_cut_is_opened_again(books: Books, ledger: Ledger) -> None:
+    first, second = await books.ask(await books.start(), "work#1", "work#2")
+    found = await ledger.claim(first)
+    await books.cut_sessions(*SESSIONS)
+    assert await ledger.record(ended(found, first, output="1"))
+    assert (await ledger.claim(second)).verdict == "run"
+    assert await books.attempts(first) == [(1, None)]
+
+
+async def test_a_claim_while_there_is_no_session_says_so(books: Books, ledger: Ledger) -> None:
+    call = await books.call()
+    admin = await asyncpg.connect(books.database.admin_dsn)
+    name = books.database.name
+    await admin.execute(f"alter database {name} connection limit 0")
+    await books.cut_sessions(*SESSIONS)
+    await asyncio.sleep(0.1)
+    with pytest.raises(ServiceUnavailable):
+        await ledger.claim(call)
+    await admin.execute(f"alter database {name} connection limit -1")
+    await admin.close()
+    for _ in range(200):
+        try:
+            assert (await ledger.claim(call)).verdict == "run"
+            return
+        except ServiceUnavailable:
+            await asyncio.sleep(0.02)
+    pytest.fail("no session after 4 s")
+
+
+async def test_a_claim_that_the_database_forgot_in_a_crash_is_renewed(
+    books: Books, ledger: Ledger
+) -> None:
+    call = await books.call()
+    found = await ledger.claim(call)
+    await books.owner.execute(
+        "update pgflows.step_runs set status = 'requested', attempts = 0, service_id = null, "
+        "started_at = null"
+    )
+    await books.cut_sessions(*SESSIONS)
+    assert await ledger.record(ended(found, call, output="1"))
+    assert await books.attempts(call) == [(1, None)]
+
+
+async def test_a_step_that_another_service_took_over_is_not_taken_back(
+    books: Books, ledger: Ledger, database: Any
+) -> None:
+    call = await books.call()
+    found = await ledger.claim(call)
+    other = await books.owner.fetchval("select pgflows.open_service('http://other')")
+    await books.owner.execute("update pgflows.step_runs set service_id = $1, attempts = 2", other)
+    await books.cut_sessions(*SESSIONS)
+    assert not await ledger.record(ended(found, call, output="1"))
+
+
+async def test_a_record_waits_while_another_session_locks_the_row(
+    books: Books, ledger: Ledger
+) -> None:
+    call = await books.call()
+    found = await ledger.claim(call)
+    transaction = books.owner.transaction()
+    await transaction.start()
+    await books.owner.execute("select from pgflows.step_runs for update")
+    recording = asyncio.create_task(ledger.record(ended(found, call, output="1")))
+    await asyncio.sleep(0.05)
+    assert not recording.done()
+    await transaction.rollback()
+    assert await recording
+
+
+async def test_a_record_outlives_a_statement_that_was_cancelled(
+    books: Books, ledger: Ledger
+) -> None:
+    call = await books.call()
+    found = await ledger.claim(call)
+    transaction = books.owner.transaction()
+    await transaction.start()
+    await books.owner.execute("select from pgflows.step_runs for update")
+    recording = asyncio.create_task(ledger.record(ended(found, call, output="1")))
+    await asyncio.sleep(0.1)
+    await books.owner.execute(
+        "select pg_cancel_backend(pid) from pg_stat_activity "
+        "where datname = current_database() and application_name = 'pgflows records'"
+    )
+    await asyncio.sleep(0.1)
+    assert not recording.done()
+    await transaction.rollback()
+    assert await recording
+
+
+async def test_a_key_made_after_the_last_look_is_found(books: Books, ledger: Ledger) -> None:
+    before = await books.call()
+    await ledger.verify(before)
+    await books.owner.execute("select pgflows.rotate_key()")
+    after = await books.call()
+    await ledger.verify(after)
+    await ledger.verify(before)
+
+
+async def test_unknown_keys_are_looked_up_at_most_once_a_second(
+    books: Books, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = await books.call()
+    await ledger.verify(call)
+    looks = 0
+    connect = ledger._raw
+
+    async def count(*args: Any, **kwargs: Any) -> Any:
+        nonlocal looks
+        looks += 1
+        return await connect(*args, **kwargs)
+
+    monkeypatch.setattr(ledger, "_raw", count)
+    calls = [replace(call, signature=f"v1.{n:012x}.{'0' * 64}") for n in range(50)]
+    refused = await asyncio.gather(*(ledger.verify(c) for c in calls), return_exceptions=True)
+    assert all(isinstance(r, SignatureRefused) for r in refused)
+    assert looks == 1
+
+
+async def test_a_closed_ledger_holds_no_lock(books: Books) -> None:
+    async with Ledger.open(books.database.dsn, "http://x"):
+        held = "select count(*) from pg_locks where locktype = 'advisory' and objsubid = 2"
+        assert await books.owner.fetchval(held) == 1
+    await asyncio.sleep(0.05)
+    assert await books.owner.fetchval(held) == 0
+
