@@ -3,7 +3,8 @@
 --   _open            validates and writes the instance, as the owner
 --   _link            ties the orchestrator's id to the instance, as the owner
 --   _misfit          what is wrong with an input, as far as SQL can see: types and required fields of the top level
---   revive           starts a failed run's graph anew; recorded steps answer from the ledger
+--   revive           starts the graph of a run that failed, or that nobody began, anew; recorded steps answer
+--                    from the ledger
 
 create or replace function pgflows._fits(p_value jsonb, p_schema jsonb, p_definitions jsonb)
 returns boolean language sql immutable set search_path = pg_catalog, pg_temp as $$
@@ -30,6 +31,13 @@ returns text language sql immutable set search_path = pg_catalog, pg_temp as $$
     'one of ' || (p_schema ->> 'enum'),
     regexp_replace(p_schema ->> '$ref', '^.*/', ''),
     'a value')
+$$;
+
+-- A model that refers to itself stands among the definitions, and the schema is a reference to it.
+create or replace function pgflows._resolved(p_schema jsonb)
+returns jsonb language sql immutable set search_path = pg_catalog, pg_temp as $$
+  select case when p_schema ? '$ref'
+    then p_schema || coalesce(p_schema -> '$defs' -> regexp_replace(p_schema ->> '$ref', '^.*/', ''), '{}') else p_schema end
 $$;
 
 create or replace function pgflows._misfit(p_input jsonb, p_schema jsonb)
@@ -75,7 +83,7 @@ begin
   if p_attributes is null or jsonb_typeof(p_attributes) <> 'object' then
     raise exception 'attributes must be an object' using errcode = 'PF011', detail = jsonb_build_object('field', 'attributes', 'expected', 'object');
   end if;
-  select * into v_wrong from pgflows._misfit(p_input, v_workflow.input_schema) limit 1;
+  select * into v_wrong from pgflows._misfit(p_input, pgflows._resolved(v_workflow.input_schema)) limit 1;
   if found then
     raise exception 'the input does not fit workflow %: %', p_workflow, v_wrong.problem using errcode = 'PF011',
       detail = jsonb_build_object('workflow', p_workflow, 'field', v_wrong.field, 'expected', v_wrong.expected),
@@ -116,15 +124,17 @@ declare
   v_instance pgflows.instances;
   v_graph text;
   v_df_id text;
+  v_before text;
 begin
   select * into v_instance from pgflows.instances i where i.instance_id = p_instance_id for update;
   if not found then
     raise exception 'there is no instance %', p_instance_id using errcode = 'PF014', detail = jsonb_build_object('instance_id', p_instance_id);
   end if;
-  if v_instance.status <> 'failed' then
-    raise exception 'instance % is %, only a failed one can be revived', p_instance_id, v_instance.status using errcode = 'PF011',
-      detail = jsonb_build_object('instance_id', p_instance_id, 'status', v_instance.status);
+  if v_instance.status not in ('failed', 'pending') then
+    raise exception 'instance % is %, only a failed or a pending one can be revived', p_instance_id, v_instance.status
+      using errcode = 'PF011', detail = jsonb_build_object('instance_id', p_instance_id, 'status', v_instance.status);
   end if;
+  select r.df_id into v_before from pgflows.df_runs r where r.instance_id = p_instance_id order by r.n desc limit 1;
   select w.graph into v_graph from pgflows.workflows w where w.name = v_instance.workflow and w.version = v_instance.version;
   if v_graph is null then
     raise exception 'workflow % version % is not defined any more', v_instance.workflow, v_instance.version using errcode = 'PF010';
@@ -134,6 +144,9 @@ begin
   where instance_id = p_instance_id and status in ('failed', 'cancelled');
   v_df_id := pgflows._restart(v_graph, coalesce(v_instance.label, v_instance.workflow));
   perform pgflows._link(p_instance_id, v_df_id, 'pgflows_run');
+  if v_instance.status = 'pending' then
+    perform pgflows._withdraw(v_before, 'revived as ' || v_df_id);
+  end if;
   return v_df_id;
 end $$;
 

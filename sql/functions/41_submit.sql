@@ -23,9 +23,15 @@ begin
   return df.start(p_graph, p_label);  -- not in SQL, which would want the right to use df already now
 end $$;
 
-revoke all on function pgflows.start, pgflows._restart from public;
+create or replace function pgflows._withdraw(p_df_id text, p_reason text)
+returns void language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+  perform df.cancel(p_df_id, p_reason);
+end $$;
+
+revoke all on function pgflows.start, pgflows._restart, pgflows._withdraw from public;
 do $$ begin
-  execute format('grant execute on function pgflows.start, pgflows._restart to %I', session_user);
+  execute format('grant execute on function pgflows.start, pgflows._restart, pgflows._withdraw to %I', session_user);
 end $$;
 
 reset role;

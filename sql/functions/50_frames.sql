@@ -3,8 +3,9 @@
 --   take     the strand's variables after node p_seq, with the outcomes of the steps it waited for taken in
 --   put      writes the strand's next version, opens the ledger rows of the steps to call, signs the calls
 --   finish   takes the run's output
--- All three answer a repeated call as they answered the first, and refuse runs of other submitters: otherwise
--- they would sign anything for anybody. The last two versions of a strand are kept, for the repeated call.
+-- All three answer a repeated call as they answered the first, also while the first is still under way (an
+-- orchestrator that died may have left its session behind), and refuse runs of other submitters: otherwise they
+-- would sign anything for anybody. The last two versions of a strand are kept, for the repeated call.
 
 create or replace function pgflows._run_of(p_df_id text)
 returns uuid language plpgsql stable set search_path = pg_catalog, pg_temp as $$
@@ -24,6 +25,7 @@ returns jsonb language plpgsql security definer set search_path = pg_catalog, pg
 declare
   v_instance uuid := pgflows._run_of(p_df_id);
   v_env jsonb;
+  v_error jsonb;
   v_awaited record;
 begin
   select f.env into v_env from pgflows.frames f where f.df_id = p_df_id and f.frame = p_frame and f.seq = p_seq;
@@ -34,7 +36,7 @@ begin
     return v_env;
   end if;
   for v_awaited in
-    select p.value ->> 'key' as key, p.value ->> 'var' as var, s.status, s.output, s.error
+    select p.value ->> 'key' as key, p.value ->> 'var' as var, p.value ->> 'try' as try, s.status, s.output, s.error
     from jsonb_array_elements(v_env -> '@p') p
     left join pgflows.step_runs s on s.instance_id = v_instance and s.step_key = p.value ->> 'key'
   loop
@@ -42,6 +44,8 @@ begin
       if v_awaited.var is not null then
         v_env := jsonb_set(v_env, array[v_awaited.var], v_awaited.output);
       end if;
+    elsif v_awaited.status = 'failed' and v_awaited.try = 'true' then
+      v_error := coalesce(v_error, v_awaited.error || jsonb_build_object('step_key', v_awaited.key));
     elsif v_awaited.status = 'failed' then
       raise exception 'step % failed: %: %', v_awaited.key, v_awaited.error ->> 'type', v_awaited.error ->> 'message'
         using errcode = 'PF001', detail = (v_awaited.error || jsonb_build_object('step_key', v_awaited.key))::text;
@@ -50,6 +54,11 @@ begin
         using errcode = 'PF002', hint = 'its service was called and did not record one; pgflows.revive starts the run again';
     end if;
   end loop;
+  if v_error is not null then
+    -- called inside a try: the strand goes on with the completion flag set, and without any of the results
+    select f.env || jsonb_build_object('@k', 'raise', '@x', v_error) into v_env
+    from pgflows.frames f where f.df_id = p_df_id and f.frame = p_frame and f.seq = p_seq;
+  end if;
   return v_env - '@p';
 end $$;
 
@@ -63,6 +72,26 @@ returns table (keys jsonb, bodies jsonb, signatures jsonb) language sql stable s
   join pgflows.signing_keys y on y.key_id = s.key_id
 $$;
 
+-- Opens the ledger rows of the steps to call, signed with the key of the day. A revived run asks again for what
+-- it asked for before: what was recorded stays, and is open to this call.
+create or replace function pgflows._ask(p_instance uuid, p_call integer, p_steps jsonb)
+returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  v_key text;
+  v_new integer;
+begin
+  select y.key_id into v_key from pgflows.signing_keys y where y.retired_at is null order by y.created_at desc limit 1;
+  insert into pgflows.step_runs (instance_id, step_key, step, n, call, key_id, input, retry)
+  select p_instance, s ->> 'key', s ->> 'step', p_call, p_call, v_key, s -> 'input', s -> 'retry' from jsonb_array_elements(p_steps) s
+  where not exists (select from pgflows.step_runs r where r.instance_id = p_instance and r.step_key = s ->> 'key');
+  get diagnostics v_new = row_count;
+  if v_new < jsonb_array_length(p_steps) then
+    update pgflows.step_runs r set call = p_call, key_id = v_key, requested_at = clock_timestamp()
+    from jsonb_array_elements(p_steps) s
+    where r.instance_id = p_instance and r.step_key = s ->> 'key';
+  end if;
+end $$;
+
 create or replace function pgflows.put(
   p_df_id text, p_frame text, p_seq integer, p_env jsonb, p_cond boolean, p_steps jsonb
 ) returns table (c boolean, seq integer, keys jsonb, bodies jsonb, signatures jsonb)
@@ -70,30 +99,30 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
   v_instance uuid := pgflows._run_of(p_df_id);
   v_ret jsonb;
-  v_key text;
-  v_new integer;
+  v_calls boolean;
 begin
   seq := p_seq + 1;
   select f.ret into v_ret from pgflows.frames f where f.df_id = p_df_id and f.frame = p_frame and f.seq = put.seq;
   if not found then
-    v_ret := jsonb_build_object('c', coalesce(p_cond, false), 'k', '[]'::jsonb);
-    if p_cond and jsonb_array_length(p_steps) > 0 then
-      select y.key_id into v_key from pgflows.signing_keys y where y.retired_at is null order by y.created_at desc limit 1;
-      insert into pgflows.step_runs (instance_id, step_key, step, n, call, key_id, input, retry)
-      select v_instance, s ->> 'key', s ->> 'step', put.seq, put.seq, v_key, s -> 'input', s -> 'retry' from jsonb_array_elements(p_steps) s
-      where not exists (select from pgflows.step_runs r where r.instance_id = v_instance and r.step_key = s ->> 'key');
-      get diagnostics v_new = row_count;
-      if v_new < jsonb_array_length(p_steps) then
-        -- a revived run asks again for what it asked for before
-        update pgflows.step_runs r set call = put.seq, key_id = v_key
-        from jsonb_array_elements(p_steps) s
-        where r.instance_id = v_instance and r.step_key = s ->> 'key';
-      end if;
-      v_ret := jsonb_build_object('c', true, 'k', (select jsonb_agg(s -> 'key') from jsonb_array_elements(p_steps) s));
-      p_env := p_env || jsonb_build_object('@p', (select jsonb_agg(s - '{input,step,retry}'::text[]) from jsonb_array_elements(p_steps) s));
+    v_calls := p_cond and jsonb_array_length(p_steps) > 0;
+    if v_calls then
+      select jsonb_build_object('c', true, 'k', jsonb_agg(s -> 'key')),
+        p_env || jsonb_build_object('@p', jsonb_agg(s - '{input,step,retry}'::text[]))
+      into v_ret, p_env from jsonb_array_elements(p_steps) s;
+    else
+      v_ret := jsonb_build_object('c', coalesce(p_cond, false), 'k', '[]'::jsonb);
     end if;
-    insert into pgflows.frames (df_id, frame, seq, env, ret) values (p_df_id, p_frame, put.seq, p_env, v_ret);
-    delete from pgflows.frames f where f.df_id = p_df_id and f.frame = p_frame and f.seq < p_seq;
+    insert into pgflows.frames (df_id, frame, seq, env, ret) values (p_df_id, p_frame, put.seq, p_env, v_ret)
+    on conflict do nothing;
+    if not found then
+      -- another session ran this node meanwhile; the insert waited for its commit
+      select f.ret into v_ret from pgflows.frames f where f.df_id = p_df_id and f.frame = p_frame and f.seq = put.seq;
+    else
+      if v_calls then
+        perform pgflows._ask(v_instance, put.seq, p_steps);
+      end if;
+      delete from pgflows.frames f where f.df_id = p_df_id and f.frame = p_frame and f.seq < p_seq;
+    end if;
   end if;
   c := (v_ret ->> 'c')::boolean;
   select r.keys, r.bodies, r.signatures into keys, bodies, signatures
@@ -110,5 +139,5 @@ begin
   return p_output;
 end $$;
 
-revoke all on function pgflows._run_of, pgflows.take, pgflows._requests, pgflows.put, pgflows.finish from public;
+revoke all on function pgflows._run_of, pgflows.take, pgflows._requests, pgflows._ask, pgflows.put, pgflows.finish from public;
 grant execute on function pgflows.take, pgflows.put, pgflows.finish to pgflows_run;

@@ -1,10 +1,11 @@
 -- The ledger, as step services use it: many claims or many records in one call.
 --   open_service   announces a service; its session then holds the lock that says it lives
 --   claim_steps    may this service run these steps now?
---   adopt_steps    running steps of a service whose session was lost and opened anew
+--   adopt_steps    what a service still runs when its session was lost and opened anew
 --   record_steps   how attempts ended
 -- Verdicts of a claim: run · completed · failed · running (somebody is at it) · later (its next attempt is not
--- due) · cancelled · closed (ended more than five minutes ago) · unknown (no such request was signed).
+-- due) · cancelled · closed (neither ended nor asked for again in the last five minutes) · unknown (no such
+-- request was signed).
 
 create or replace function pgflows.open_service(p_base_url text)
 returns integer language plpgsql set search_path = pg_catalog, pg_temp as $$
@@ -55,7 +56,7 @@ begin
     if not found then
       verdict := 'unknown';
     elsif v_run.status in ('completed', 'failed') then
-      verdict := case when v_run.ended_at < v_now - interval '5 minutes' then 'closed' else v_run.status end;
+      verdict := case when greatest(v_run.ended_at, v_run.requested_at) < v_now - interval '5 minutes' then 'closed' else v_run.status end;
       output := v_run.output; error := v_run.error;
     elsif v_status not in ('pending', 'running') or v_run.status = 'cancelled' then
       verdict := 'cancelled';
@@ -66,10 +67,11 @@ begin
       verdict := 'running';
     else
       if v_run.status = 'running' then
-        -- its service is gone: nobody will record how that attempt ended
+        -- its service is gone: nobody will record how that attempt ended. It began when the one before it ended.
         insert into pgflows.attempts (instance_id, step_key, attempt, started_at, error_type, message)
-        values (v_run.instance_id, v_run.step_key, v_run.attempts, v_run.started_at, 'ProcessDied',
-          'the process that ran this attempt died before it recorded an outcome')
+        select v_run.instance_id, v_run.step_key, v_run.attempts, greatest(v_run.started_at, max(a.ended_at)), 'ProcessDied',
+          'the process that ran this attempt died before it recorded an outcome'
+        from pgflows.attempts a where a.instance_id = v_run.instance_id and a.step_key = v_run.step_key
         on conflict do nothing;
       end if;
       update pgflows.step_runs s
@@ -82,14 +84,20 @@ begin
   end loop;
 end $$;
 
--- After a lost session: what this process still runs under its old id is its own under the new one,
--- unless somebody took it over meanwhile.
-create or replace function pgflows.adopt_steps(p_old integer, p_new integer, p_instance uuid[], p_step_key text[])
-returns integer language sql set search_path = pg_catalog, pg_temp as $$
+-- After a lost session: what this process still runs under its old id is its own under the new one, unless
+-- somebody took it over meanwhile. Claims are committed asynchronously, so a server that crashed may have
+-- forgotten the last ones: those are made again.
+create or replace function pgflows.adopt_steps(
+  p_old integer, p_new integer, p_instance uuid[], p_step_key text[], p_attempt integer[]
+) returns integer language sql set search_path = pg_catalog, pg_temp as $$
   with mine as (
-    update pgflows.step_runs s set service_id = p_new
-    from unnest(p_instance, p_step_key) as q(instance_id, step_key)
-    where s.instance_id = q.instance_id and s.step_key = q.step_key and s.status = 'running' and s.service_id = p_old
+    update pgflows.step_runs s
+    set status = 'running', service_id = p_new, attempts = q.attempt, retry_at = null,
+      started_at = coalesce(s.started_at, clock_timestamp())
+    from unnest(p_instance, p_step_key, p_attempt) as q(instance_id, step_key, attempt)
+    where s.instance_id = q.instance_id and s.step_key = q.step_key and (
+      (s.status = 'running' and s.service_id = p_old and s.attempts = q.attempt)
+      or (s.status = 'requested' and s.attempts = q.attempt - 1))
     returning 1
   )
   select count(*)::integer from mine

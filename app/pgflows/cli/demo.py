@@ -35,6 +35,7 @@ from pgflows.settings import Settings
 WORKFLOW, LATE_MINUTES = "compensate_delay", 60
 KILLS = ((0.15, "service"), (0.40, "engine"), (0.65, "service"))
 PATIENCE = 120.0
+KNOWN = "select exists (select from pgflows.workflows where name = $1)"
 
 
 @dataclass
@@ -94,9 +95,9 @@ def delayed_flights(path: Path, most: int) -> list[dict[str, Any]]:
             "flight": int(r["flight"]),
             "origin": r["origin"],
             "dest": r["dest"],
-            "date": f"{int(r['year']):04}-{int(r['month']):02}-{int(r['day']):02}",
-            "arr_delay": float(r["arr_delay"]),
-            "distance": float(r["distance"]),
+            "flight_date": f"{int(r['year']):04}-{int(r['month']):02}-{int(r['day']):02}",
+            "arr_delay": int(r["arr_delay"]),
+            "distance": int(r["distance"]),
         }
         for r in rows[:most]
     ]
@@ -140,23 +141,37 @@ async def run_demo(flights: Path, most: int, console: Console) -> Outcome:
         conn = await asyncpg.connect(dsn)
         stack.push_async_callback(conn.close)
         await _wait_for_workflow(conn)
-        for one in inputs:
-            await conn.execute("select pgflows.start($1, $2)", WORKFLOW, json.dumps(one))
-            outcome.started += 1
-        await _watch(conn, children, outcome, console)
+        starter = asyncio.create_task(_start(dsn, inputs, outcome))
+        await _watch(conn, children, outcome, len(inputs), console)
+        await starter
         await _count(conn, outcome)
     outcome.seconds = time.monotonic() - began
     return outcome
 
 
+async def _start(dsn: str, inputs: list[dict[str, Any]], outcome: Outcome) -> None:
+    """Starts the runs one by one, each in a transaction of its own."""
+    conn = await asyncpg.connect(dsn)
+    try:
+        for one in inputs:
+            await conn.execute("select pgflows.start($1, $2)", WORKFLOW, json.dumps(one))
+            outcome.started += 1
+    finally:
+        await conn.close()
+
+
 async def _wait_for_workflow(conn: asyncpg.Connection[Any]) -> None:
     async with asyncio.timeout(30):
-        while not await conn.fetchval("select pgflows.get_workflow($1) is not null", WORKFLOW):  # noqa: ASYNC110 - another process registers it
+        while not await conn.fetchval(KNOWN, WORKFLOW):  # noqa: ASYNC110 - another process registers it
             await asyncio.sleep(0.1)
 
 
 async def _watch(
-    conn: asyncpg.Connection[Any], children: dict[str, Child], outcome: Outcome, console: Console
+    conn: asyncpg.Connection[Any],
+    children: dict[str, Child],
+    outcome: Outcome,
+    total: int,
+    console: Console,
 ) -> None:
     """Shows progress and kills at the planned shares of it."""
     plan = list(KILLS)
@@ -167,20 +182,20 @@ async def _watch(
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console) as progress:
-        bar = progress.add_task("workflows", total=outcome.started)
+        bar = progress.add_task("workflows", total=total)
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             done = await conn.fetchval(
                 "select count(*) from pgflows.instances where ended_at is not null"
             )
             progress.update(bar, completed=done)
-            if plan and done >= plan[0][0] * outcome.started:
+            if plan and done >= plan[0][0] * total:
                 child = children[plan.pop(0)[1]]
                 await child.stop(signal.SIGKILL)
                 outcome.kills.append(child.name)
                 progress.console.print(f"[bold red]kill -9[/] {child.name} at {done} workflows")
                 await child.start()
-            if done >= outcome.started:
+            if done >= total:
                 return
             await asyncio.sleep(0.02)
 
