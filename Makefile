@@ -3,10 +3,11 @@
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
-SYSTEM_PYTHON := $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(shell $(p) -c 'import sys; print("$(p)") if sys.version_info >= (3, 11) else exit(1)' 2>/dev/null)))
+# looked up only when .venv has to be made
+SYSTEM_PYTHON = $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(shell $(p) -c 'import sys; print("$(p)") if sys.version_info >= (3, 11) else exit(1)' 2>/dev/null)))
 PYTEST_WORKERS ?= 2
 
-.PHONY: run test check demo bench build setup
+.PHONY: run test check demo bench chaos build setup
 run: setup
 	@$(VENV)/bin/pgflows dev
 
@@ -25,14 +26,19 @@ demo: setup
 bench: setup
 	@$(PYTHON) -m tests.bench.bench $(ARGS)
 
+chaos: setup
+	@$(PYTHON) -m tests.chaos.chaos $(ARGS)
+
 build: setup
 	@rm -rf dist
 	@$(PYTHON) -m build --outdir dist
 
 setup: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
-	@test -n "$(SYSTEM_PYTHON)" || { echo "pgflows needs Python 3.11 or later on the PATH" >&2; exit 1; }
-	@test -x $(PYTHON) || $(SYSTEM_PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m pip --version > /dev/null 2>&1 || { \
+	  python="$(SYSTEM_PYTHON)"; \
+	  test -n "$$python" || { echo "pgflows needs Python 3.11 or later on the PATH" >&2; exit 1; }; \
+	  "$$python" -m venv --clear $(VENV); }
 	@echo "installing into $(VENV) (once) ..."
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@

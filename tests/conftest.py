@@ -159,7 +159,7 @@ class Process:
 
     def start(self, **environment: str) -> Process:
         with self.log.open("ab") as log:
-            self.popen = subprocess.Popen(  # noqa: S603 - our own command
+            self.popen = subprocess.Popen(
                 [sys.executable, "-m", "pgflows", *self.command],
                 env=self.environment | environment,
                 stdout=log,

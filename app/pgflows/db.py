@@ -33,7 +33,14 @@ SHUTDOWN = ("57P01", "57P02", "57P03", "53300", "25P03")
 
 def is_lost(error: BaseException) -> bool:
     """True where the database went away, as against a statement that it refused."""
+    if isinstance(error, ValueError):  # an argument that asyncpg cannot encode
+        return False
     return isinstance(error, LOST) or getattr(error, "sqlstate", None) in SHUTDOWN
+
+
+def is_unstorable(error: BaseException) -> bool:
+    """True where PostgreSQL cannot hold a value, so that no repetition would help."""
+    return isinstance(error, (asyncpg.DataError, asyncpg.ProgramLimitExceededError, ValueError))
 
 
 def dump(value: Any) -> str:

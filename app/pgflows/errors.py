@@ -12,6 +12,7 @@ PgflowsError
 │   ├── InstanceNotFound      ├── StepNotFound      ├── InvalidRequest     └── Unauthorized
 ├── ServiceUnavailable        the service or its database is away; the same request may work later
 ├── SignatureRefused          a push that this deployment did not sign
+├── OutcomeRefused            what a step returned cannot be stored
 └── StepError                 raised by a step to steer its retries
     ├── NonRetryableError     do not try again
     └── RetryAfter            try again after so many seconds
@@ -138,6 +139,10 @@ class ServiceUnavailable(PgflowsError):
 
 class SignatureRefused(PgflowsError):
     """The push request is not one that this deployment signed."""
+
+
+class OutcomeRefused(PgflowsError):
+    """PostgreSQL cannot hold what the step returned."""
 
 
 class StepError(PgflowsError):

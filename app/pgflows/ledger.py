@@ -15,7 +15,7 @@ import hmac
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 from uuid import UUID
@@ -23,7 +23,7 @@ from uuid import UUID
 import asyncpg
 
 from pgflows import db
-from pgflows.errors import ServiceUnavailable, SignatureRefused
+from pgflows.errors import OutcomeRefused, ServiceUnavailable, SignatureRefused
 
 log = logging.getLogger("pgflows.ledger")
 
@@ -33,7 +33,7 @@ Answer = TypeVar("Answer")
 OPEN = "select pgflows.open_service($1)"
 CLAIM = "select * from pgflows.claim_steps($1, $2, $3, $4, $5, $6)"
 RECORD = "select * from pgflows.record_steps($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
-ADOPT = "select pgflows.adopt_steps($1, $2, $3, $4)"
+ADOPT = "select pgflows.adopt_steps($1, $2, $3, $4, $5)"
 KEYS = "select * from pgflows.live_keys()"
 MOST, KEY_REFRESH_SECONDS = 200, 1.0
 
@@ -85,7 +85,11 @@ class Record:
 
 
 class Coalescer(Generic[Item, Answer]):
-    """Calls `flush` with all items that came while its last call was under way."""
+    """Calls `flush` with all items that came while its last call was under way.
+
+    A statement is refused as a whole where one item is bad: then its halves are tried, so that
+    the item fails alone.
+    """
 
     def __init__(self, flush: Callable[[list[Item]], Awaitable[Sequence[Answer]]]) -> None:
         self._flush = flush
@@ -102,17 +106,24 @@ class Coalescer(Generic[Item, Answer]):
     async def _drain(self) -> None:
         while self._pending:
             batch, self._pending = self._pending[:MOST], self._pending[MOST:]
-            try:
-                answers = await self._flush([item for item, _ in batch])
-            except Exception as e:
-                for _, future in batch:
-                    if not future.done():
-                        future.set_exception(e)
-                continue
-            for (_, future), answer in zip(batch, answers, strict=True):
-                if not future.done():
-                    future.set_result(answer)
+            await self._answer(batch)
         self._task = None
+
+    async def _answer(self, batch: list[tuple[Item, asyncio.Future[Answer]]]) -> None:
+        try:
+            answers = await self._flush([item for item, _ in batch])
+        except Exception as e:
+            if len(batch) > 1 and not db.is_lost(e):
+                await self._answer(batch[: len(batch) // 2])
+                await self._answer(batch[len(batch) // 2 :])
+                return
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(e)
+            return
+        for (_, future), answer in zip(batch, answers, strict=True):
+            if not future.done():
+                future.set_result(answer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +149,9 @@ class Ledger:
         self._session: Session | None = None
         self._opened = asyncio.Event()
         self._lost = asyncio.Event()
-        self._held: set[tuple[UUID, str]] = set()
+        self._held: dict[tuple[UUID, str], int] = {}  # the attempt of each step that runs here
         self._keys: dict[str, bytes] = {}
-        self._keys_due = 0.0
+        self._keys_read = -KEY_REFRESH_SECONDS
         self._reading_keys = asyncio.Lock()
         self._claims = Coalescer(self._claim_all)
         self._records = Coalescer(self._record_all)
@@ -164,20 +175,24 @@ class Ledger:
     # -- the session
 
     async def _connect(self) -> None:
-        claims = await self._raw("pgflows claims", synchronous_commit="off")
-        try:
+        async with AsyncExitStack() as opened:
+            claims = await self._raw("pgflows claims", synchronous_commit="off")
+            opened.callback(claims.terminate)
             records = await self._raw("pgflows records")
+            opened.callback(records.terminate)
             service_id = await claims.fetchval(OPEN, self._base_url)
             if self._session is not None and self._held:
                 instances, keys = zip(*self._held, strict=True)
-                await records.execute(ADOPT, self._session.service_id, service_id, instances, keys)
-        except BaseException:
-            claims.terminate()
-            raise
+                attempts = list(self._held.values())
+                before = self._session.service_id
+                await records.execute(ADOPT, before, service_id, instances, keys, attempts)
+            opened.pop_all()
         self._session = Session(service_id, claims, records)
+        self._lost.clear()
         for conn in (claims, records):
             conn.add_termination_listener(lambda *_: self._lost.set())
-        self._lost.clear()
+        if self._session.is_closed():
+            self._lost.set()
         self._opened.set()
 
     async def _raw(self, name: str, **settings: str) -> db.Connection:
@@ -212,7 +227,7 @@ class Ledger:
         except (asyncpg.PostgresError, *db.LOST) as e:
             raise ServiceUnavailable(f"the ledger cannot be reached: {e}") from e
         if found.verdict == "run" and found.instance_id:
-            self._held.add((found.instance_id, call.step_key))
+            self._held[found.instance_id, call.step_key] = found.attempt
         return found
 
     async def _claim_all(self, calls: list[StepCall]) -> list[Verdict]:
@@ -247,20 +262,30 @@ class Ledger:
     async def record(self, record: Record) -> bool:
         """Returns when the record is durable; False where the step is not this process's any more.
 
-        Waits for the database while it is away: an outcome is never dropped.
+        Waits for the database while it is away, and tries again what it refuses for a reason of
+        its own (a deadlock, a full disk): an outcome is never dropped. Raises OutcomeRefused
+        where it cannot be stored at all.
         """
+        pause = 0.02
         while True:
             try:
                 kept = await self._records.put(record)
                 break
-            except (asyncpg.PostgresError, *db.LOST) as e:
-                if not db.is_lost(e):
-                    raise
-                self._lost.set()
-                await asyncio.sleep(0.02)
+            except (asyncpg.PostgresError, ValueError, *db.LOST) as e:
+                if db.is_unstorable(e):
+                    raise OutcomeRefused(f"PostgreSQL cannot store the outcome: {e}") from e
+                if db.is_lost(e):
+                    self._lost.set()
+                else:
+                    log.warning("the outcome of %s is not recorded yet: %s", record.step_key, e)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 1.0)
                 await self._opened.wait()
-        if record.outcome != "retry":
-            self._held.discard((record.instance_id, record.step_key))
+        held = (record.instance_id, record.step_key)
+        if not kept or record.outcome != "retry":
+            self._held.pop(held, None)
+        else:
+            self._held[held] = record.attempt + 1
         return kept
 
     async def _record_all(self, records: list[Record]) -> list[bool]:
@@ -287,7 +312,7 @@ class Ledger:
 
     def forget(self, instance_id: UUID, step_key: str) -> None:
         """The process gave the step up without a record."""
-        self._held.discard((instance_id, step_key))
+        self._held.pop((instance_id, step_key), None)
 
     # -- signatures
 
@@ -309,9 +334,16 @@ class Ledger:
             raise SignatureRefused("the signature does not fit the request", reason="tampered")
 
     async def _refresh(self, key_id: str) -> bytes | None:
-        """Reads the keys again, at most once a second: an unknown id may be a new key."""
+        """Reads the keys again, at most once a second: an unknown id may be a new key.
+
+        What comes too early waits: refusing it could refuse the first calls after a rotation.
+        """
+        arrived = time.monotonic()
         async with self._reading_keys:
-            if key_id not in self._keys and time.monotonic() >= self._keys_due:
+            if key_id not in self._keys and self._keys_read <= arrived:
+                due = self._keys_read + KEY_REFRESH_SECONDS
+                await asyncio.sleep(max(due - time.monotonic(), 0))
+                self._keys_read = time.monotonic()
                 try:
                     conn = await self._raw("pgflows keys")
                     try:
@@ -320,5 +352,4 @@ class Ledger:
                         await conn.close()
                 except (asyncpg.PostgresError, *db.LOST) as e:
                     raise ServiceUnavailable(f"the signing keys cannot be read: {e}") from e
-                self._keys_due = time.monotonic() + KEY_REFRESH_SECONDS
             return self._keys.get(key_id)

@@ -15,19 +15,27 @@ import asyncio
 import json
 import logging
 import math
+import re
 import time
 import traceback
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from pydantic import BaseModel, ValidationError
 
 from pgflows import telemetry
-from pgflows.errors import NonRetryableError, RetryAfter, SignatureRefused
+from pgflows.errors import (
+    NonRetryableError,
+    OutcomeRefused,
+    RetryAfter,
+    ServiceUnavailable,
+    SignatureRefused,
+)
 from pgflows.ledger import Ledger, Record, StepCall, Verdict
 from pgflows.registry import RetryConfig, Step, StepContext, WorkflowApp, call_timeout
 from pgflows.settings import Settings
@@ -41,6 +49,7 @@ MARGIN_SECONDS = 5.0
 FIRST_LOOK, LAST_LOOK = 0.02, 0.5
 LARGEST_OUTPUT = 8 * 1024 * 1024
 NO_HEADERS: Mapping[str, str] = {}
+NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")  # the character, not a text that spells it
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +66,9 @@ def _later(seconds: float, detail: str) -> StepOutcome:
     return StepOutcome(429, body, {"Retry-After": f"{max(seconds, 0):.3f}"})
 
 
-def _failed(status: int, error: Mapping[str, Any]) -> StepOutcome:
+def _failed(error: Mapping[str, Any]) -> StepOutcome:
     body = {"error": dict(error), "retryable": False, "retry_after": None}
+    status = TERMINAL.get(str(error.get("type")), 424)
     return StepOutcome(status, json.dumps(body).encode())
 
 
@@ -89,6 +99,7 @@ class Runner:
         self._ledger = ledger
         self._settings = settings
         self._running: dict[tuple[str, str], asyncio.Task[StepOutcome]] = {}
+        self._threads = ThreadPoolExecutor(settings.step_concurrency, "pgflows-step")
 
     async def __aenter__(self) -> Self:
         return self
@@ -109,6 +120,7 @@ class Runner:
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def run_step(self, call: StepCall) -> StepOutcome:
         """Answers a verified call of a known step. A caller that goes away stops nothing."""
@@ -122,9 +134,16 @@ class Runner:
             deadline = time.monotonic() + budget
             task = asyncio.create_task(self._serve(step, call, deadline))
             self._running[key] = task
-            task.add_done_callback(lambda _: self._running.pop(key, None))
+            task.add_done_callback(lambda done: self._ended(key, done))
         await asyncio.wait([task], timeout=budget)
+        if task.cancelled():
+            raise ServiceUnavailable("this service is shutting down")
         return task.result() if task.done() else STILL_RUNNING
+
+    def _ended(self, key: tuple[str, str], task: asyncio.Task[StepOutcome]) -> None:
+        del self._running[key]
+        if not task.cancelled():
+            task.exception()  # looked at: the caller may have gone away
 
     async def _serve(self, step: Step[Any, Any], call: StepCall, deadline: float) -> StepOutcome:
         look = FIRST_LOOK
@@ -134,35 +153,24 @@ class Runner:
                 case "run":
                     crash_point("after_claim")
                     return await self._attempts(step, call, verdict, deadline)
-                case "completed":
-                    return StepOutcome(200, (verdict.output or "null").encode())
-                case "failed":
-                    error = json.loads(verdict.error or "{}")
-                    return _failed(TERMINAL.get(error.get("type"), 424), error)
-                case "cancelled":
-                    return CANCELLED
-                case "later" if time.monotonic() + verdict.retry_in > deadline:
-                    return _later(verdict.retry_in, "the next attempt is not due yet")
-                case "later":
+                case "later" if time.monotonic() + verdict.retry_in < deadline:
                     await asyncio.sleep(verdict.retry_in)
-                case "running" if time.monotonic() + look > deadline:
-                    return STILL_RUNNING
-                case "running":
+                case "running" if time.monotonic() + look < deadline:
                     await asyncio.sleep(look)
                     look = min(look * 2, LAST_LOOK)
-                case "closed":
-                    raise SignatureRefused("the step ended long ago", reason="closed")
                 case _:
-                    raise SignatureRefused("no such call is open", reason="unknown-call")
+                    return _told(verdict)
 
     async def _attempts(
         self, step: Step[Any, Any], call: StepCall, verdict: Verdict, deadline: float
     ) -> StepOutcome:
-        """Attempts until one ends well, none is left, or the next does not fit into this call."""
+        """Attempts until one ends well, none is left, or the next does not fit into this call.
+
+        Whatever a step does ends as a value here, and every value is recorded: a claim that this
+        process holds and does not work on would block the step for as long as the process lives.
+        """
         assert verdict.instance_id is not None  # noqa: S101 - a claim names its instance
-        retry = step.retry or RetryConfig()
-        if step.retry is None and verdict.retry:
-            retry = RetryConfig.model_validate_json(verdict.retry)
+        retry = _policy(step, verdict)
         attempt = verdict.attempt
         try:
             while True:
@@ -184,7 +192,8 @@ class Runner:
                     "step %s of %s: attempt %d failed (%s: %s); again in %.3g s",
                     call.step_key, verdict.instance_id, attempt, ended.type, ended.message, wait,
                 )  # fmt: skip
-                if not await self._noted(done, ended, "retry" if fits else "release", wait):
+                outcome = "retry" if fits else "release"
+                if not await self._ledger.record(_ended_by(done, ended, outcome, wait)):
                     return STILL_RUNNING
                 if not fits:
                     return _later(wait, "the next attempt is not due yet")
@@ -202,6 +211,8 @@ class Runner:
             given = step.input_model.model_validate_json(call.body)
         except ValidationError as e:
             return _Failure("InvalidInput", _says(e), retryable=False)
+        except Exception as e:  # a validator of the user's, with an error of its own
+            return _failure(e)
         name = f"{verdict.instance_id}:{call.step_key}"
         context = StepContext(
             instance_id=verdict.instance_id,  # type: ignore[arg-type]  # asserted by the caller
@@ -223,65 +234,105 @@ class Runner:
         try:
             async with asyncio.timeout(timeout) as limit:
                 with telemetry.step_span(step.name, context):
-                    output = await step(context, given)
+                    output = await self._call(step, context, given)
         except TimeoutError as e:
             if limit.expired():
                 return _Failure("StepTimeout", f"the attempt took longer than {timeout:g} s", True)
             return _failure(e)
+        except asyncio.CancelledError as e:
+            if cast("asyncio.Task[Any]", asyncio.current_task()).cancelling():
+                raise  # this service is shutting down
+            return _failure(e)  # something that the step waited for was cancelled
         except Exception as e:
             return _failure(e)
         crash_point("after_effect")
         return _as_json(step, output)
 
+    async def _call(self, step: Step[Any, Any], context: StepContext, given: Any) -> Any:
+        """A step that is not async gets a thread of its own, so that none waits for another."""
+        if step.is_async:
+            return await step(context, given)
+
+        def run() -> Any:
+            try:
+                return step.fn(context, given)
+            except StopIteration as e:
+                raise RuntimeError("the step raised StopIteration") from e  # no future takes it
+
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, copy_context().run, run)
+
     async def _completed(self, call: StepCall, done: Record, output: bytes) -> StepOutcome:
-        kept = await self._ledger.record(_with(done, output=output.decode()))
+        try:
+            otherwise = await self._settled(call, replace(done, output=output.decode()))
+        except OutcomeRefused as e:
+            return await self._gave_up(call, done, _Failure("WrongResult", e.message, False))
         crash_point("after_record")
-        if kept:
-            return StepOutcome(200, output)
-        return await self._already(call)
+        return otherwise or StepOutcome(200, output)
 
     async def _gave_up(self, call: StepCall, done: Record, failure: _Failure) -> StepOutcome:
         log.error(
             "step %s of %s failed for good after %d attempts: %s: %s",
             done.step_key, done.instance_id, done.attempt, failure.type, failure.message,
         )  # fmt: skip
-        if not await self._noted(done, failure, "failed", None):
-            return await self._already(call)
-        status = TERMINAL.get(failure.type, 424)
-        return _failed(status, {"type": failure.type, "message": failure.message})
+        record = replace(_ended_by(done, failure, "failed"), error=failure.error())
+        otherwise = await self._settled(call, record)
+        return otherwise or _failed({"type": failure.type, "message": failure.message})
 
-    async def _noted(
-        self, done: Record, failure: _Failure, outcome: str, wait: float | None
-    ) -> bool:
-        return await self._ledger.record(
-            _with(
-                done,
-                outcome=outcome,
-                error=failure.error() if outcome == "failed" else None,
-                error_type=failure.type,
-                message=failure.message,
-                traceback=failure.traceback,
-                retry_in=wait,
-            )
-        )
+    async def _settled(self, call: StepCall, record: Record) -> StepOutcome | None:
+        """Records how the step ended. An answer means that it is not this process's to say.
 
-    async def _already(self, call: StepCall) -> StepOutcome:
-        """The step was recorded, cancelled or taken over meanwhile: answer as the ledger says."""
-        verdict = await self._ledger.claim(call)
-        match verdict.verdict:
-            case "completed":
-                return StepOutcome(200, (verdict.output or "null").encode())
-            case "failed":
-                return _failed(424, json.loads(verdict.error or "{}"))
-            case "cancelled":
-                return CANCELLED
-            case _:
-                return STILL_RUNNING
+        A server that crashed may have forgotten the claim: it is made again, for the outcome that
+        is here already.
+        """
+        while not await self._ledger.record(record):
+            verdict = await self._ledger.claim(call)
+            if verdict.verdict != "run":
+                return _told(verdict)
+            record = replace(record, attempt=verdict.attempt)
+        return None
 
 
-def _with(record: Record, **changes: Any) -> Record:
-    values = {name: getattr(record, name) for name in Record.__slots__}
-    return Record(**(values | changes))
+def _policy(step: Step[Any, Any], verdict: Verdict) -> RetryConfig:
+    """The step's own, else the workflow's as it was when the graph asked, else the default."""
+    if step.retry is None and verdict.retry:
+        try:
+            return RetryConfig.model_validate_json(verdict.retry)
+        except ValidationError as e:  # of another version of pgflows
+            log.warning("the retry policy of the workflow is not used: %s", e)
+    return step.retry or RetryConfig()
+
+
+def _ended_by(
+    done: Record, failure: _Failure, outcome: str, retry_in: float | None = None
+) -> Record:
+    return replace(
+        done,
+        outcome=outcome,
+        error_type=failure.type,
+        message=failure.message,
+        traceback=failure.traceback,
+        retry_in=retry_in,
+    )
+
+
+def _told(verdict: Verdict) -> StepOutcome:
+    """What the ledger says, as an answer."""
+    match verdict.verdict:
+        case "completed":
+            return StepOutcome(200, (verdict.output or "null").encode())
+        case "failed":
+            return _failed(json.loads(verdict.error or "{}"))
+        case "cancelled":
+            return CANCELLED
+        case "running":
+            return STILL_RUNNING
+        case "later":
+            return _later(verdict.retry_in, "the next attempt is not due yet")
+        case "closed":
+            raise SignatureRefused("the step ended long ago", reason="closed")
+        case _:
+            raise SignatureRefused("no such call is open", reason="unknown-call")
 
 
 def _clean(text: str, most: int = 10_000) -> str:
@@ -289,14 +340,17 @@ def _clean(text: str, most: int = 10_000) -> str:
     return text[:most].replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 
-def _failure(error: Exception) -> _Failure:
-    told = "".join(traceback.format_exception(error))
+def _failure(error: BaseException) -> _Failure:
     wait = error.seconds if isinstance(error, RetryAfter) else None
     if wait is not None and not (math.isfinite(wait) and wait >= 0):
         wait = None
+    try:
+        message, told = str(error), "".join(traceback.format_exception(error))
+    except Exception:  # an error that cannot tell itself
+        message, told = "(the error has no text)", ""
     return _Failure(
         type(error).__name__,
-        _clean(str(error)),
+        _clean(message),
         retryable=not isinstance(error, NonRetryableError),
         traceback=_clean(told, 50_000),
         retry_after=wait,
@@ -314,13 +368,18 @@ def _as_json(step: Step[Any, Any], output: Any) -> bytes | _Failure:
         name = type(output).__name__
         text = f"the step returned {name}, not {step.output_model.__name__}"
         return _Failure("WrongResult", text, retryable=False)
-    with suppress(UnicodeEncodeError):
+    try:
         text = output.model_dump_json(by_alias=True)
-        if "\\u0000" in text:
-            return _Failure("WrongResult", "the result holds the character U+0000", False)
         raw = text.encode()
-        if len(raw) > LARGEST_OUTPUT:
-            text = f"the result of {step.name} has {len(raw)} bytes, the limit is {LARGEST_OUTPUT}"
-            return _Failure("OutputTooLarge", text, retryable=False)
-        return raw
-    return _Failure("WrongResult", "the result holds half of a surrogate pair", False)
+    except UnicodeEncodeError:
+        return _Failure("WrongResult", "the result holds half of a surrogate pair", False)
+    except Exception as e:  # a field that JSON has no form for, or a serializer of the user's
+        why = _failure(e)
+        text = f"the result cannot be written as JSON: {why.message}"
+        return replace(why, type="WrongResult", message=text, retryable=False)
+    if NUL.search(text):
+        return _Failure("WrongResult", "the result holds the character U+0000", False)
+    if len(raw) > LARGEST_OUTPUT:
+        text = f"the result of {step.name} has {len(raw)} bytes, the limit is {LARGEST_OUTPUT}"
+        return _Failure("OutputTooLarge", text, retryable=False)
+    return raw

@@ -6,10 +6,12 @@ anything is changed, what the role may not do is found and told as statements fo
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,13 @@ from pgflows.errors import MigrationError, SetupError
 from pgflows.settings import Settings
 
 LOCK = 0x7067666C6F7773
+# Roles belong to the whole server, the lock to one database: another may make the same role now.
+ROLE_RACE = (
+    asyncpg.DuplicateObjectError,
+    asyncpg.UniqueViolationError,
+    asyncpg.InternalServerError,  # "tuple concurrently updated"
+)
+TRIES = 5
 RUN_ROLE = "pgflows_run"
 OLDEST_SERVER = 150000
 PGMQ = "pgmq"
@@ -77,23 +86,31 @@ async def migrate(dsn: str, settings: Settings) -> list[str]:
     """
     conn = await db.connect(dsn, "pgflows migrate")
     try:
-        async with conn.transaction():
-            await conn.execute("select pg_advisory_xact_lock($1)", LOCK)
-            await conn.execute("set local client_min_messages = warning")
-            extension = await _has_extension(conn)
-            applied = await _applied(conn)
-            wanted = [s for s in scripts() if not (extension and s.for_our_df)]
-            plan = _plan(wanted, applied)
-            if not plan:
-                return []
-            await _preflight(conn, settings, extension)
-            await _prepare(conn, settings, extension)
-            for script in plan:
-                await _apply(conn, script)
-            await _grant(conn, extension)
-            return [s.name for s in plan]
+        for _ in range(TRIES - 1):
+            with suppress(*ROLE_RACE):
+                return await _migrate(conn, dsn, settings)
+            await asyncio.sleep(0.1)
+        return await _migrate(conn, dsn, settings)
     finally:
         await conn.close()
+
+
+async def _migrate(conn: db.Connection, dsn: str, settings: Settings) -> list[str]:
+    async with conn.transaction():
+        await conn.execute("select pg_advisory_xact_lock($1)", LOCK)
+        await conn.execute("set local client_min_messages = warning")
+        extension = await _has_extension(conn)
+        applied = await _applied(conn)
+        wanted = [s for s in scripts() if not (extension and s.for_our_df)]
+        plan = _plan(wanted, applied)
+        if not plan:
+            return []
+        await _preflight(conn, dsn, settings, extension)
+        await _prepare(conn, extension)
+        for script in plan:
+            await _apply(conn, script)
+        await _grant(conn, extension)
+        return [s.name for s in plan]
 
 
 async def _has_extension(conn: db.Connection) -> bool:
@@ -128,7 +145,7 @@ def _plan(wanted: Sequence[Script], applied: dict[str, str]) -> list[Script]:
     return new + (repeatable if changed or new else [])
 
 
-async def _preflight(conn: db.Connection, settings: Settings, extension: bool) -> None:
+async def _preflight(conn: db.Connection, dsn: str, settings: Settings, extension: bool) -> None:
     """Finds what this role may not do, before anything is changed."""
     version = conn.get_server_version()
     if int(await conn.fetchval("show server_version_num")) < OLDEST_SERVER:
@@ -136,26 +153,36 @@ async def _preflight(conn: db.Connection, settings: Settings, extension: bool) -
     (row,) = await conn.fetch(
         "select current_user as me, current_database() as here, r.rolsuper, r.rolcreaterole, "
         "has_database_privilege(current_database(), 'create') as may_create, "
-        "has_schema_privilege('public', 'create') as may_public, "
+        "to_regnamespace('public') is not null and has_schema_privilege("
+        "to_regnamespace('public')::oid, 'create') as may_public, "
         "to_regnamespace('pgflows') is not null as mine_exists, "
         "exists (select from pg_roles where rolname = 'pgflows_run') as run_exists, "
-        "exists (select from pg_auth_members m join pg_roles x on x.oid = m.roleid "
-        "where x.rolname = 'pgflows_run' and m.member = r.oid) as member "
+        "(select array_agg(n.nspname::text) from pg_namespace n "
+        "where n.nspname in ('df', 'pgflows') "
+        "and not pg_has_role(current_user, n.nspowner, 'member')) as foreign_schemas "
         "from pg_roles r where r.rolname = current_user"
     )
+    taken = [name for name in row["foreign_schemas"] or () if not (extension and name == "df")]
+    if taken:
+        raise SetupError(
+            f"the schema {' and '.join(taken)} of this database belongs to another role than "
+            f"{row['me']}, and pgflows needs the name. Nothing was changed. Use a database of its "
+            "own, or the role that migrated before"
+        )
     me, here = _quoted(row["me"]), _quoted(row["here"])
     lacks: list[str] = []
     if not row["may_create"] and not row["mine_exists"]:
         lacks.append(f"grant create on database {here} to {me};")
     if not row["may_public"] and not extension:
-        lacks.append(f"grant create on schema public to {me};")
-    if not row["run_exists"] and not (row["rolcreaterole"] or row["rolsuper"]):
+        lacks.append(f"create schema if not exists public; grant create on schema public to {me};")
+    may_make_roles = row["rolcreaterole"] or row["rolsuper"]
+    if not row["run_exists"] and not may_make_roles:
         lacks.append(f"create role {RUN_ROLE} login password 'choose one';")
-    if (
-        not row["member"]
-        and not row["rolsuper"]
-        and (row["run_exists"] or not row["rolcreaterole"])
-    ):
+    if row["run_exists"]:
+        may_join = row["rolsuper"] or await _may_join(conn, may_make_roles)
+    else:
+        may_join = may_make_roles
+    if not may_join:
         lacks.append(f"grant {RUN_ROLE} to {me};")
     if lacks:
         raise SetupError(
@@ -169,12 +196,41 @@ async def _preflight(conn: db.Connection, settings: Settings, extension: bool) -
             + ":\n\n"
             + "\n".join(f"  {s}" for s in lacks)
         )
-    if row["run_exists"] and settings.run_dsn is None and not await _knows_password(conn):
+    if (
+        row["run_exists"]
+        and settings.run_dsn is None
+        and not await _knows_password(conn)
+        and not await _may_log_in(dsn)
+    ):
         raise SetupError(
             f"role {RUN_ROLE} exists already (another database of this server?) and its password "
-            f"is not known here. Nothing was changed. Set PGFLOWS_RUN_DSN to log in as {RUN_ROLE} "
-            "to this database"
+            "is not known here. Nothing was changed. Set PGFLOWS_RUN_DSN to log in as "
+            f"{RUN_ROLE} to this database; a DBA may give the role another password first, if no "
+            f"database uses it:\n\n  alter role {RUN_ROLE} login password 'choose one';"
         )
+
+
+async def _may_join(conn: db.Connection, may_make_roles: bool) -> bool:
+    """May this role hand functions to the run role, or allow itself to?"""
+    if not _modern(conn) and may_make_roles:
+        return True
+    return bool(
+        await conn.fetchval(
+            "select pg_has_role(current_user, 'pgflows_run', $1) "
+            "or pg_has_role(current_user, 'pgflows_run', 'member with admin option')",
+            _SET[_modern(conn)],
+        )
+    )
+
+
+async def _may_log_in(dsn: str) -> bool:
+    """True where the server asks pgflows_run for no password, or a password file knows it."""
+    try:
+        conn = await asyncpg.connect(dsn, user=RUN_ROLE)
+    except (asyncpg.PostgresError, OSError):
+        return False
+    await conn.close()
+    return True
 
 
 async def _knows_password(conn: db.Connection) -> bool:
@@ -183,7 +239,7 @@ async def _knows_password(conn: db.Connection) -> bool:
     return bool(await conn.fetchval("select count(*) from pgflows.run_login"))
 
 
-async def _prepare(conn: db.Connection, settings: Settings, extension: bool) -> None:
+async def _prepare(conn: db.Connection, extension: bool) -> None:
     """Schemas, the run role and pgmq."""
     await conn.execute(BOOKS)
     if not extension:
@@ -264,7 +320,10 @@ def print_sql() -> str:
     """All statements of a migration from nothing, for reading or for a DBA to run with psql."""
     parts = [
         "-- What `pgflows migrate` runs on an empty database, in one transaction.",
-        f"-- Before it: create role {RUN_ROLE} login; grant {RUN_ROLE} to the owner.",
+        "-- To be run by the role that is to own it all, which the service then logs in as.",
+        f"-- Before it, as a DBA: create role {RUN_ROLE} login password '...';",
+        f"--   grant {RUN_ROLE} to the owner; grant create on database and schema public to it.",
+        f"-- After it, set PGFLOWS_RUN_DSN to how engines log in as {RUN_ROLE}.",
         "begin;",
         BOOKS,
         "create schema if not exists df;",

@@ -82,7 +82,7 @@ declare
 begin
   select y.key_id into v_key from pgflows.signing_keys y where y.retired_at is null order by y.created_at desc limit 1;
   insert into pgflows.step_runs (instance_id, step_key, step, n, call, key_id, input, retry)
-  select p_instance, s ->> 'key', s ->> 'step', p_call, p_call, v_key, s -> 'input', s -> 'retry' from jsonb_array_elements(p_steps) s
+  select p_instance, s ->> 'key', s ->> 'step', p_call, p_call, v_key, s -> 'input', nullif(s -> 'retry', 'null') from jsonb_array_elements(p_steps) s
   where not exists (select from pgflows.step_runs r where r.instance_id = p_instance and r.step_key = s ->> 'key');
   get diagnostics v_new = row_count;
   if v_new < jsonb_array_length(p_steps) then

@@ -13,15 +13,13 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import asyncpg
-import httpx
 import pytest
 
 from pgflows.client import Client
 from pgflows.server import EmbeddedServer
-from tests.conftest import Database, Process, Spawn, until
+from tests.conftest import Database, Process, Spawn
 
 NOWHERE = "postgresql://someone:secret@127.0.0.1:1/nothing"
 ORDER = {"order_id": "ORD-1", "amount": 99.0}
@@ -36,6 +34,11 @@ def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
         timeout=60,
         check=False,
     )
+
+
+def shell(line: str) -> str:
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True)
+    return done.stdout
 
 
 def error_of(done: subprocess.CompletedProcess[str]) -> str:
@@ -77,10 +80,7 @@ async def test_dev_prints_what_to_try_and_it_works(spawn: Spawn, data_dir: Path)
     shown = wait_for_output(process, "Ctrl-C stops everything")
     curls = [line.strip() for line in shown.splitlines() if line.startswith("  curl ")]
     assert len(curls) == 3
-    answers = [
-        subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True).stdout
-        for line in curls
-    ]
+    answers = [await asyncio.to_thread(shell, line) for line in curls]
     assert json.loads(answers[0])["status"] == "completed"
     assert len(json.loads(answers[1])["instances"]) == 1
     assert "process_order" in answers[2]
@@ -210,19 +210,11 @@ async def test_service_and_engine_run_as_processes_of_their_own(
     assert ending(service, signal.SIGTERM) == 0
 
 
-async def test_a_signal_lets_a_request_end(spawn: Spawn, database: Database) -> None:
+async def test_a_run_that_a_signal_interrupts_goes_on(spawn: Spawn, database: Database) -> None:
     service = spawn("serve", dsn=database.dsn, PGFLOWS_RUN_DSN=database.run_dsn)
-    service.wait_until_ready()
-    async with httpx.AsyncClient(base_url=service.url) as http:
-        url = "/workflows/process_order/start?wait=10"
-        call = asyncio.create_task(http.post(url, json={"input": ORDER}))
-        conn = await asyncpg.connect(database.dsn)
-
-        async def known() -> Any:
-            return await conn.fetchval("select count(*) from pgflows.instances")
-
-        await until(known)
-        await conn.close()
-        code = await asyncio.to_thread(ending, service, signal.SIGTERM)
-        assert (await call).status_code == 201
-    assert code == 0, service.output()
+    async with Client(service.wait_until_ready().url) as client:
+        started = [await client.start("process_order", ORDER) for _ in range(10)]
+        assert ending(service, signal.SIGTERM) == 0, service.output()
+        service.start().wait_until_ready()
+        for one in started:
+            assert (await client.wait(one.instance_id, timeout=20)).status == "completed"

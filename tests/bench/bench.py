@@ -152,7 +152,7 @@ async def latencies(conn: asyncpg.Connection[Any], runs: int = 100) -> list[floa
     found = []
     for _ in range(runs):
         instance = await conn.fetchval("select pgflows.start($1, $2)", WORKFLOW, ORDER)
-        while (
+        while (  # noqa: ASYNC110 - its end is in the database
             ended := await conn.fetchval(
                 "select extract(epoch from ended_at - created_at) * 1000 "
                 "from pgflows.instances where instance_id = $1",

@@ -169,7 +169,8 @@ async def test_a_step_that_ended_long_ago_is_closed(deployment: Deployment) -> N
     push = await deployment.signed()
     await push.send(deployment.http)
     await deployment.owner.execute(
-        "update pgflows.step_runs set ended_at = ended_at - interval '6 minutes'"
+        "update pgflows.step_runs set requested_at = requested_at - interval '6 minutes', "
+        "ended_at = ended_at - interval '6 minutes'"
     )
     response = await push.send(deployment.http)
     assert (response.status_code, response.json()["type"]) == (401, REFUSED)

@@ -59,15 +59,21 @@ class Books:
         return str(await self.owner.fetchval(statement, instance_id))
 
     async def ask(
-        self, run: Run, *keys: str, step: str = "work", given: Any = None, seq: int = 0, **more: Any
+        self,
+        run: Run,
+        *keys: str,
+        step: str = "work",
+        given: Any = None,
+        in_try: bool = False,
+        retry: dict[str, Any] | None = None,
     ) -> list[StepCall]:
         """What the graph does to have steps run: the signed calls."""
         steps = [
-            {"key": key, "step": step, "var": f"v{n}", "input": {} if given is None else given}
-            | more
+            {"key": key, "step": step, "var": f"v{n}", "try": in_try, "retry": retry}
+            | {"input": {} if given is None else given}
             for n, key in enumerate(keys or (f"{step}#1",))
         ]
-        row = await self.run.fetchrow(PUT, run.df_id, "main", seq, {"@in": {}}, steps)
+        row = await self.run.fetchrow(PUT, run.df_id, "main", 0, {"@in": {}}, steps)
         assert row is not None
         asked = zip(row["keys"], row["signatures"], row["bodies"], strict=True)
         return [
@@ -75,9 +81,9 @@ class Books:
             for key, signature, body in asked
         ]
 
-    async def call(self, *keys: str, step: str = "work", given: Any = None) -> StepCall:
+    async def call(self, *keys: str, step: str = "work", **more: Any) -> StepCall:
         """The call of the one step of a fresh run."""
-        return (await self.ask(await self.start(), *keys, step=step, given=given))[0]
+        return (await self.ask(await self.start(), *keys, step=step, **more))[0]
 
     async def row(self, call: StepCall) -> asyncpg.Record:
         """The ledger's row of a call."""

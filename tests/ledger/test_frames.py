@@ -104,9 +104,7 @@ async def test_numbers_keep_their_digits(books: Books, ledger: Ledger) -> None:
     await ledger.record(
         Record(found.instance_id, call.step_key, 1, 0.0, "completed", output=output)
     )
-    text = await books.run.fetchval(
-        "select (pgflows.take($1, 'main', 1) -> 'v0')::text", run.df_id
-    )
+    text = await books.run.fetchval("select (pgflows.take($1, 'main', 1) -> 'v0')::text", run.df_id)
     assert text == output
 
 
@@ -134,7 +132,7 @@ async def test_a_failure_of_a_step_called_in_a_try_sets_the_flag(
     books: Books, ledger: Ledger
 ) -> None:
     run = await books.start()
-    one, two = await books.ask(run, "work#1", "work#2", **{"try": True})
+    one, two = await books.ask(run, "work#1", "work#2", in_try=True)
     await settle(ledger, one, 1)
     error = {"type": "Broke", "message": "no money"}
     await settle(ledger, two, error=error)

@@ -10,7 +10,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from pgflows.errors import ServiceUnavailable, SignatureRefused
+from pgflows.errors import OutcomeRefused, ServiceUnavailable, SignatureRefused
 from pgflows.ledger import Ledger
 from tests.ledger.conftest import Books
 from tests.ledger.test_claims import ended
@@ -36,7 +36,10 @@ async def test_concurrent_claims_and_records_share_statements(
     books: Books, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = await books.ask(await books.start(), *(f"work#{n}" for n in range(300)))
-    claims, records = counted(monkeypatch, ledger, "_claims"), counted(monkeypatch, ledger, "_records")
+    claims, records = (
+        counted(monkeypatch, ledger, "_claims"),
+        counted(monkeypatch, ledger, "_records"),
+    )
     found = await asyncio.gather(*(ledger.claim(c) for c in calls))
     kept = await asyncio.gather(
         *(ledger.record(ended(f, c, output="1")) for f, c in zip(found, calls, strict=True))
@@ -70,7 +73,7 @@ async def test_an_outcome_that_cannot_be_stored_spoils_no_other(
         ),
         return_exceptions=True,
     )
-    assert isinstance(results.pop(4), asyncpg.DataError)
+    assert isinstance(results.pop(4), OutcomeRefused)
     assert results == [True] * 8
 
 
@@ -198,4 +201,3 @@ async def test_a_closed_ledger_holds_no_lock(books: Books) -> None:
         assert await books.owner.fetchval(held) == 1
     await asyncio.sleep(0.05)
     assert await books.owner.fetchval(held) == 0
-

@@ -31,6 +31,8 @@ def _options(
     logging.basicConfig(
         level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    if log_level.lower() != "debug":
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for every request
 
 
 local.register(app)

@@ -29,7 +29,7 @@ from pgflows.engine.login import RUN_ROLE, Logins
 from pgflows.engine.outbound import Outbound
 from pgflows.engine.results import NodeFailed, Result
 from pgflows.engine.run import Claim, Run
-from pgflows.engine.statements import Statements
+from pgflows.engine.statements import Statement, Statements
 from pgflows.engine.targets import Targets
 from pgflows.settings import Settings
 from pgflows.testing import crash_point
@@ -320,10 +320,8 @@ class Session:
     def rides(self, role: str) -> bool:
         return role == RUN_ROLE
 
-    async def execute(
-        self, role: str, text: str, entry: Entry, complete: Callable[[Result], None]
-    ) -> Result:
-        return await self._statements.run(role, text, entry, complete)
+    async def execute(self, statement: Statement) -> Result:
+        return await self._statements.run(statement)
 
     async def call(
         self, spec: Mapping[str, Any], fill: Callable[[str], str], pause: Pause

@@ -11,12 +11,14 @@ from typing import Any, Protocol
 
 from cronsim import CronSim
 
-from pgflows.engine.checkpoint import Ending, Entry, Spoiled, Write
+from pgflows.engine.checkpoint import Entry, Spoiled, Write
 from pgflows.engine.graph import Node
 from pgflows.engine.journal import FOREVER, Journal, Strand, ids
 from pgflows.engine.lane import Ride
 from pgflows.engine.results import NodeFailed, Result
-from pgflows.engine.substitute import in_field, in_sql
+from pgflows.engine.statements import Statement
+from pgflows.engine.substitute import in_field, in_sql, literals
+from pgflows.engine.wrapping import kinds
 
 OUTSIDE = "df.break() was called outside of a loop. df.break() may only be used inside df.loop()."
 
@@ -40,9 +42,7 @@ class Services(Protocol):
 
     async def submit(self, entry: Entry) -> None: ...
     async def ride(self, ride: Ride) -> Result: ...
-    async def execute(
-        self, role: str, text: str, entry: Entry, complete: Callable[[Result], None]
-    ) -> Result: ...
+    async def execute(self, statement: Statement) -> Result: ...
     async def call(
         self, spec: Mapping[str, Any], fill: Callable[[str], str], pause: Pause
     ) -> Result: ...
@@ -135,19 +135,14 @@ class Leaves:
         text = in_sql(node.query or "", self._variables, strand.captures)
         writes, state = await self._journal.take(strand)
         entry = Entry(self._journal.instance, self._journal.token, writes, state=state)
-        before = len(writes)
-
-        def complete(result: Result) -> None:
-            """The node's completion, and the instance's if it is the last, in its transaction."""
-            entry.writes[before:] = [Write(ids(node), "completed", result, strand.path)]
-            if node.ends:
-                entry.ending = Ending("completed")
-
+        values = literals(node.query or "", strand.captures)
+        key = None if values is None else (self._role, node.query or "", kinds(values))
+        statement = Statement(self._role, text, key, entry, ids(node), strand.path, node.ends)
         try:
             with strand.waiting(node):
-                result = await self._services.execute(self._role, text, entry, complete)
+                result = await self._services.execute(statement)
         except NodeFailed:
-            strand.writes[:0] = entry.writes[:before]
+            strand.writes[:0] = writes
             raise
         self._journal.ended = node.ends
         return result

@@ -21,6 +21,21 @@ def in_sql(text: str, variables: Mapping[str, str], captures: Captures) -> str:
     return _apply(text, variables, captures, _sql_lookup)
 
 
+def literals(text: str, captures: Captures) -> list[Any] | None:
+    """The values that `in_sql` will put into a text; None where it puts in other things too."""
+    if BRACED.search(text.replace("'{sys_instance_id}'", "")):
+        return None
+    values = []
+    for m in CAPTURED.finditer(text) if "$" in text and captures else ():
+        result = captures.get(m[1])
+        if result is None:
+            continue
+        if m[2] == "*":
+            return None
+        values.append(_find(result, m[1], m[2], True)[0])
+    return values
+
+
 def in_field(text: str, variables: Mapping[str, str], captures: Captures) -> str:
     """A URL, body or header value with captures as raw text; a missing key fails the node."""
     return _apply(text, variables, captures, _field_lookup)

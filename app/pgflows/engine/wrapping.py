@@ -1,0 +1,119 @@
+"""A user's statement as one call to the server: effect, result as JSON, and checkpoint in one trip.
+
+The server function df._once runs a text that must answer its rows as JSON, so the statement is
+wrapped, and for that the names and types of its columns must be known. They are, from the second
+time on that a node of the same text is run with values of the same kinds. What cannot be wrapped
+stays on the long way.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from asyncpg import Attribute
+
+Key = tuple[str, str, str]
+
+WRAPPABLE = re.compile(
+    r"^(?:\s|--[^\n]*\n|/\*.*?\*/)*(select|insert|update|delete|values|table)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+HIDDEN_CHANGES = re.compile(r"\binto\b", re.IGNORECASE)  # select … into makes a table
+FINITE = "case when {0} in ('NaN', 'Infinity', '-Infinity') then null else {0}::float8 end"
+AS_JSON = {
+    "bool": "{0}",
+    "int2": "{0}",
+    "int4": "{0}",
+    "int8": "{0}",
+    "text": "{0}",
+    "varchar": "{0}",
+    "name": "{0}",
+    "uuid": "{0}",
+    "date": "{0}",
+    "jsonb": "{0}",
+    "numeric": "{0}::text",
+    "float4": FINITE,
+    "float8": FINITE,
+}
+NOTHING = '\'{"rows":[],"row_count":0}\''
+MOST = 2000
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The wrapping of one statement: what goes before and after its text, and about its result."""
+
+    before: str
+    after: str
+    keeps_order: bool
+    has_json: bool
+
+    def wrap(self, text: str) -> str:
+        return f"{self.before}{text.strip().removesuffix(';')}\n{self.after}"
+
+
+class Shapes:
+    """The shapes that are known, and the statements that are known to have none."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[Key, Shape | None] = OrderedDict()
+
+    def find(self, key: Key) -> Shape | None:
+        return self._known.get(key)
+
+    def learn(self, key: Key, text: str, attributes: Sequence[Attribute]) -> None:
+        if key not in self._known:
+            self.put(key, shape_of(text, attributes))
+
+    def put(self, key: Key, shape: Shape | None) -> None:
+        self._known[key] = shape
+        if len(self._known) > MOST:
+            self._known.popitem(last=False)
+
+
+def shape_of(text: str, attributes: Sequence[Attribute]) -> Shape | None:
+    """None where the statement cannot be wrapped without changing what it means."""
+    kind = WRAPPABLE.match(text)
+    if kind is None or (kind[1].lower() == "select" and HIDDEN_CHANGES.search(text)):
+        return None
+    if not attributes:
+        return Shape("with q as (", f") select {NOTHING}", True, False)
+    names = [a.name for a in attributes]
+    forms = [AS_JSON.get(a.type.name) if a.type.kind == "scalar" else None for a in attributes]
+    if len(set(names)) < len(names) or None in forms:
+        return None
+    aliases = ", ".join(f"c{n}" for n in range(len(names)))
+    columns = ", ".join(
+        f'{str(form).format(f"c{n}")} as "{_quoted(name)}"'
+        for n, (name, form) in enumerate(zip(names, forms, strict=True))
+    )
+    rows = "coalesce(string_agg(row_to_json(r)::text, ','), '')"
+    answer = f"""'{{"rows":[' || {rows} || '],"row_count":' || count(*) || '}}'"""
+    after = f") select {answer} from (select {columns} from q) r"  # noqa: S608 - names are quoted
+    keys = [name.encode() for name in names]
+    ordered = keys == sorted(keys, key=lambda k: (len(k), k))
+    has_json = any(a.type.name == "jsonb" for a in attributes)
+    return Shape(f"with q({aliases}) as (", after, ordered, has_json)
+
+
+def _quoted(name: str) -> str:
+    return name.replace('"', '""')
+
+
+def kinds(values: Sequence[Any]) -> str:
+    """What PostgreSQL makes of each literal, one letter each."""
+    return "".join(map(_kind, values))
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "z"
+    if value is True or value is False:
+        return "b"
+    if isinstance(value, int):
+        return "i" if abs(value) < 2**31 else "l" if abs(value) < 2**63 else "n"
+    return "f" if isinstance(value, float) else "s"

@@ -1,0 +1,99 @@
+"""A node's second run goes to the server in one trip; it must answer exactly as the first did."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import asyncpg
+import pytest
+
+from tests.conformance.conftest import running_engine
+from tests.conftest import Database, until
+
+Connection: TypeAlias = "asyncpg.Connection[Any]"
+
+STATEMENTS = [
+    "select 1 as zeta, 'x' as alpha, null::text as nothing",
+    "select 7::int2 as a, 9007199254740993::int8 as b, 1.50::numeric as n, 'NaN'::numeric as m",
+    "select 0.1::float4 as f, 0.1::float8 + 0.2::float8 as g, 'NaN'::float8 as h, '-Infinity'::float4",
+    "select true as t, 'it''s \"x\" \\ ☃'::text as s, 'v'::varchar(9) as v, 'n'::name as n",
+    "select '00000000-0000-0000-0000-00000000000a'::uuid as u, date '2024-02-29' as d",
+    'select \'{"b": 1, "a": [1, 2.50, null, "x"]}\'::jsonb as j, 1 as "we""ird {name}"',
+    "select i as zeta, 'r' || i as a from generate_series(1, 3) i order by i desc",
+    "select 1 as a where false",
+    "select 1 as a, 2 as a",
+    "select 1, 2.5",
+    "select now() is not null as x, timestamptz '2024-02-29 12:34:56.789+02' as t",
+    "insert into public.effects values (1) returning i, i + 1 as j",
+    "insert into public.effects values (1)",
+    "update public.effects set i = i + 1",
+    "delete from public.effects where i > 1000",
+    "values (1, 'b'), (2, 'c')",
+    "with a as (insert into public.effects values (5) returning i) select i as got from a",
+    "select 1 as a;",
+    "/* c */ select 1 as a -- end",
+    "select 1/0",
+    "select * from no_such_table",
+    "select 1; select 2",
+    "do $d$ begin null; end $d$",
+    "select set_config('x.y', '1', false) as s, current_setting('df.in_workflow') as w",
+    "select pg_sleep(0) as v",
+]
+
+
+async def finished(owner: Connection, instance: str) -> tuple[Any, ...]:
+    """Status, output and the root's result once the instance has ended."""
+    look = (
+        "select i.status, n.output, r.result from df.instances i, df.instance_info(i.id) n, "
+        "lateral (select result from df.nodes where instance_id = i.id and id = i.root_node) r "
+        "where i.id = $1 and i.status in ('completed', 'failed')"
+    )
+    return tuple(await until(lambda: owner.fetchrow(look, instance), what=f"end of {instance}"))
+
+
+@pytest.mark.parametrize("text", STATEMENTS)
+async def test_the_second_run_answers_as_the_first(
+    database: Database, owner: Connection, text: str
+) -> None:
+    await owner.execute("create table public.effects (i int)")
+    async with running_engine(database):
+        runs = []
+        for _ in range(4):
+            await owner.execute("delete from public.effects")
+            await owner.execute("insert into public.effects values (1)")
+            instance = await owner.fetchval("select df.start(df.sql($1))", text)
+            told = await finished(owner, instance)
+            effects = [r["i"] for r in await owner.fetch("select i from public.effects order by 1")]
+            runs.append((told, effects))
+    assert runs == [runs[0]] * 4
+
+
+async def test_values_of_other_kinds_are_not_taken_for_the_same(
+    database: Database, owner: Connection
+) -> None:
+    async with running_engine(database):
+        outputs = []
+        for value in ("1", "1.50", "'text'", "true", "5000000000", "1", "'{\"a\": 1}'::jsonb"):
+            flow = "select df.start(df.seq(df.as($1, 'a'), 'select $a as x'))"
+            instance = await owner.fetchval(flow, f"select {value} as v")
+            outputs.append((await finished(owner, instance))[1])
+    assert outputs == [
+        '{"rows":[{"x":1}],"row_count":1}',
+        '{"rows":[{"x":"1.50"}],"row_count":1}',
+        '{"rows":[{"x":"text"}],"row_count":1}',
+        '{"rows":[{"x":true}],"row_count":1}',
+        '{"rows":[{"x":5000000000}],"row_count":1}',
+        '{"rows":[{"x":1}],"row_count":1}',
+        '{"rows":[{"x":"{\\"a\\":1}"}],"row_count":1}',
+    ]
+
+
+async def test_what_a_node_prepared_does_not_meet_the_next(
+    database: Database, owner: Connection
+) -> None:
+    async with running_engine(database):
+        for _ in range(3):
+            instance = await owner.fetchval("select df.start('prepare mine as select 1')")
+            assert (await finished(owner, instance))[0] == "completed"
+            instance = await owner.fetchval("select df.start('select 1 as a')")
+            assert (await finished(owner, instance))[0] == "completed"
