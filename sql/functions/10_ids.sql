@@ -3,7 +3,7 @@
 --   service_lock_class  the first half of the advisory lock that a living step service holds
 
 create or replace function pgflows.uuid7()
-returns uuid language sql volatile set search_path = pg_catalog, pg_temp as $$
+returns uuid language sql volatile as $$
   -- RFC 9562: 48 bits of milliseconds, the version, 12 bits of the fraction of the millisecond, the variant, random bits
   select encode(
     substring(int8send((t.us / 1000)::bigint) from 3)
@@ -13,4 +13,4 @@ returns uuid language sql volatile set search_path = pg_catalog, pg_temp as $$
 $$;
 
 create or replace function pgflows.service_lock_class()
-returns integer language sql immutable set search_path = pg_catalog, pg_temp as $$ select 1885824886 $$;
+returns integer language sql immutable as $$ select 1885824886 $$;

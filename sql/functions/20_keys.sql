@@ -1,14 +1,15 @@
 -- Signatures of step calls: HMAC-SHA256, made here and nowhere else; step services check them.
---   _sign        the header value for one request
+--   _sign        the header value for one request. Stable, as convert_to is, and without a search_path of its
+--                own: so it is inlined
 --   live_keys    what a service needs to check signatures; retired keys are among them, because a
 --                request signed before a rotation stays good while its ledger row names the key
 --   rotate_key   a new key signs from now on; the ones before are retired
 
 create or replace function pgflows._sign(
   p_key_id text, p_inner bytea, p_outer bytea, p_df_id text, p_step text, p_step_key text, p_call integer, p_body text
-) returns text language sql immutable set search_path = pg_catalog, pg_temp as $$
+) returns text language sql stable as $$
   select 'v1.' || p_key_id || '.' || encode(sha256(p_outer || sha256(p_inner || convert_to(
-    'v1.' || p_key_id || '.' || p_df_id || '.' || p_step || '.' || p_step_key || '.' || p_call || '.'
+    'v1.' || p_key_id || '.' || p_df_id || '.' || p_step || '.' || p_step_key || '.' || p_call::text || '.'
       || encode(sha256(convert_to(p_body, 'UTF8')), 'hex'), 'UTF8'))), 'hex')
 $$;
 

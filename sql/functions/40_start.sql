@@ -7,7 +7,7 @@
 --                    from the ledger
 
 create or replace function pgflows._fits(p_value jsonb, p_schema jsonb, p_definitions jsonb)
-returns boolean language sql immutable set search_path = pg_catalog, pg_temp as $$
+returns boolean language sql immutable as $$
   select case
     when p_schema ? '$ref' then
       pgflows._fits(p_value, coalesce(p_definitions -> regexp_replace(p_schema ->> '$ref', '^.*/', ''), '{}'), p_definitions)
@@ -24,7 +24,7 @@ returns boolean language sql immutable set search_path = pg_catalog, pg_temp as 
 $$;
 
 create or replace function pgflows._expected(p_schema jsonb)
-returns text language sql immutable set search_path = pg_catalog, pg_temp as $$
+returns text language sql immutable as $$
   select coalesce(
     p_schema ->> 'type',
     (select string_agg(coalesce(s ->> 'type', s ->> '$ref', 'a value'), ' or ') from jsonb_array_elements(p_schema -> 'anyOf') s),
@@ -35,14 +35,14 @@ $$;
 
 -- A model that refers to itself stands among the definitions, and the schema is a reference to it.
 create or replace function pgflows._resolved(p_schema jsonb)
-returns jsonb language sql immutable set search_path = pg_catalog, pg_temp as $$
+returns jsonb language sql immutable as $$
   select case when p_schema ? '$ref'
     then p_schema || coalesce(p_schema -> '$defs' -> regexp_replace(p_schema ->> '$ref', '^.*/', ''), '{}') else p_schema end
 $$;
 
 create or replace function pgflows._misfit(p_input jsonb, p_schema jsonb)
 returns table (field text, problem text, expected text)
-language sql immutable set search_path = pg_catalog, pg_temp as $$
+language sql immutable as $$
   select null, 'the input must be an object, not ' || coalesce(jsonb_typeof(p_input), 'null'), 'object'
   where jsonb_typeof(p_input) is distinct from 'object'
   union all

@@ -5,10 +5,11 @@
 --   finish   takes the run's output
 -- All three answer a repeated call as they answered the first, also while the first is still under way (an
 -- orchestrator that died may have left its session behind), and refuse runs of other submitters: otherwise they
--- would sign anything for anybody. The last two versions of a strand are kept, for the repeated call.
+-- would sign anything for anybody. Functions with an underscore have the search_path of these three: setting it
+-- once more would double the cost of a call. The last two versions of a strand are kept, for the repeated call.
 
 create or replace function pgflows._run_of(p_df_id text)
-returns uuid language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+returns uuid language plpgsql stable as $$
 declare
   v_instance uuid;
 begin
@@ -62,20 +63,10 @@ begin
   return v_env - '@p';
 end $$;
 
--- The requests of one call, from the ledger: bodies are the recorded inputs, signed with the recorded keys.
-create or replace function pgflows._requests(p_df_id text, p_instance uuid, p_call integer, p_keys jsonb)
-returns table (keys jsonb, bodies jsonb, signatures jsonb) language sql stable set search_path = pg_catalog, pg_temp as $$
-  select coalesce(jsonb_agg(s.step_key order by k.n), '[]'), coalesce(jsonb_agg(s.input::text order by k.n), '[]'),
-    coalesce(jsonb_agg(pgflows._sign(y.key_id, y.inner_pad, y.outer_pad, p_df_id, s.step, s.step_key, p_call, s.input::text) order by k.n), '[]')
-  from jsonb_array_elements_text(p_keys) with ordinality k(key, n)
-  join pgflows.step_runs s on s.instance_id = p_instance and s.step_key = k.key
-  join pgflows.signing_keys y on y.key_id = s.key_id
-$$;
-
 -- Opens the ledger rows of the steps to call, signed with the key of the day. A revived run asks again for what
 -- it asked for before: what was recorded stays, and is open to this call.
 create or replace function pgflows._ask(p_instance uuid, p_call integer, p_steps jsonb)
-returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
+returns void language plpgsql as $$
 declare
   v_key text;
   v_new integer;
@@ -125,8 +116,16 @@ begin
     end if;
   end if;
   c := (v_ret ->> 'c')::boolean;
-  select r.keys, r.bodies, r.signatures into keys, bodies, signatures
-  from pgflows._requests(p_df_id, v_instance, put.seq, v_ret -> 'k') r;
+  -- the requests, from the ledger: bodies are the recorded inputs, signed with the recorded keys
+  select coalesce(jsonb_agg(q.step_key order by q.n), '[]'), coalesce(jsonb_agg(q.body order by q.n), '[]'),
+    coalesce(jsonb_agg(pgflows._sign(q.key_id, q.inner_pad, q.outer_pad, p_df_id, q.step, q.step_key, put.seq, q.body) order by q.n), '[]')
+  into keys, bodies, signatures
+  from (
+    select k.n, s.step_key, s.step, s.input::text as body, y.key_id, y.inner_pad, y.outer_pad
+    from jsonb_array_elements_text(v_ret -> 'k') with ordinality k(key, n)
+    join pgflows.step_runs s on s.instance_id = v_instance and s.step_key = k.key
+    join pgflows.signing_keys y on y.key_id = s.key_id
+  ) q;
   return next;
 end $$;
 
@@ -139,5 +138,5 @@ begin
   return p_output;
 end $$;
 
-revoke all on function pgflows._run_of, pgflows.take, pgflows._requests, pgflows._ask, pgflows.put, pgflows.finish from public;
+revoke all on function pgflows._run_of, pgflows.take, pgflows._ask, pgflows.put, pgflows.finish from public;
 grant execute on function pgflows.take, pgflows.put, pgflows.finish to pgflows_run;

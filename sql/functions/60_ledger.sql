@@ -4,7 +4,8 @@
 --   adopt_steps    what a service still runs when its session was lost and opened anew
 --   record_steps   how attempts ended
 -- Verdicts of a claim: run · completed · failed · running (somebody is at it) · later (its next attempt is not
--- due) · cancelled · closed (neither ended nor asked for again in the last five minutes) · unknown (no such
+-- due) · cancelled · closed (ended more than five minutes ago, and no revived
+-- run asked for it since) · unknown (no such
 -- request was signed).
 
 create or replace function pgflows.open_service(p_base_url text)
@@ -28,6 +29,8 @@ declare
   v_now timestamptz := clock_timestamp();
   v_run pgflows.step_runs;
   v_status text;
+  v_revived boolean;
+  v_open constant interval := '5 minutes';
   v_claimed integer[] := '{}';
 begin
   -- the common case, all at once: the step was requested and nobody has it
@@ -47,7 +50,7 @@ begin
   end loop;
   for ord in select g from generate_subscripts(p_df_id, 1) g where g <> all (v_claimed) loop
     attempt := null; output := null; error := null; retry := null; retry_in := null;
-    select i.instance_id, i.status into instance_id, v_status
+    select i.instance_id, i.status, r.n > 1 into instance_id, v_status, v_revived
     from pgflows.df_runs r join pgflows.instances i on i.instance_id = r.instance_id where r.df_id = p_df_id[ord];
     select * into v_run from pgflows.step_runs s
     where s.instance_id = claim_steps.instance_id and s.step_key = p_step_key[ord] and s.step = p_step[ord]
@@ -56,7 +59,8 @@ begin
     if not found then
       verdict := 'unknown';
     elsif v_run.status in ('completed', 'failed') then
-      verdict := case when greatest(v_run.ended_at, v_run.requested_at) < v_now - interval '5 minutes' then 'closed' else v_run.status end;
+      verdict := case when v_run.ended_at < v_now - v_open and not (v_revived and v_run.requested_at > v_now - v_open)
+        then 'closed' else v_run.status end;
       output := v_run.output; error := v_run.error;
     elsif v_status not in ('pending', 'running') or v_run.status = 'cancelled' then
       verdict := 'cancelled';

@@ -15,7 +15,8 @@ Connection: TypeAlias = "asyncpg.Connection[Any]"
 STATEMENTS = [
     "select 1 as zeta, 'x' as alpha, null::text as nothing",
     "select 7::int2 as a, 9007199254740993::int8 as b, 1.50::numeric as n, 'NaN'::numeric as m",
-    "select 0.1::float4 as f, 0.1::float8 + 0.2::float8 as g, 'NaN'::float8 as h, '-Infinity'::float4",
+    "select 0.1::float4 as f, 0.1::float8 + 0.2::float8 as g, 'NaN'::float8 as h",
+    "select '-Infinity'::float4 as f, 'Infinity'::float8 as g",
     "select true as t, 'it''s \"x\" \\ ☃'::text as s, 'v'::varchar(9) as v, 'n'::name as n",
     "select '00000000-0000-0000-0000-00000000000a'::uuid as u, date '2024-02-29' as d",
     'select \'{"b": 1, "a": [1, 2.50, null, "x"]}\'::jsonb as j, 1 as "we""ird {name}"',

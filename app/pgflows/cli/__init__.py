@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -22,16 +23,23 @@ app = typer.Typer(
 )
 
 
+class LogLevel(StrEnum):
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
 @app.callback()
 def _options(
     log_level: Annotated[
-        str, typer.Option(envvar="PGFLOWS_LOG_LEVEL", help="debug, info, warning or error")
-    ] = "info",
+        LogLevel, typer.Option(envvar="PGFLOWS_LOG_LEVEL", case_sensitive=False)
+    ] = LogLevel.INFO,
 ) -> None:
     logging.basicConfig(
         level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    if log_level.lower() != "debug":
+    if log_level is not LogLevel.DEBUG:
         logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for every request
 
 

@@ -1,0 +1,66 @@
+"""PostgreSQL crashes while a step runs: the outcome is kept, whatever the server forgot."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from pgflows import db
+from pgflows.ledger import Ledger
+from pgflows.registry import StepContext
+from pgflows.runner import Runner
+from pgflows.schema import migrate
+from pgflows.server import EmbeddedServer
+from pgflows.settings import Settings
+from tests.ledger.conftest import BASE_URL, Books
+from tests.ledger.test_runner import Given, Got, Steps
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[EmbeddedServer]:
+    """A server of this test's own, fsync and all."""
+    binaries = os.environ.get("PGFLOWS_TEST_PG_BIN")
+    with tempfile.TemporaryDirectory(prefix="pgflows-tests-") as directory:
+        server = EmbeddedServer(Path(directory), binaries=Path(binaries) if binaries else None)
+        await asyncio.to_thread(server.start)
+        yield server
+        await asyncio.to_thread(server.stop, "immediate")
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1.0], ids=["at once", "later"])
+async def test_a_step_outlives_a_crash_of_the_server(
+    server: EmbeddedServer, seconds: float
+) -> None:
+    dsn = server.socket_dsn()
+    await migrate(dsn, Settings())
+    crashed = asyncio.Event()
+
+    async def act(ctx: StepContext, input: Given) -> Got:
+        if not crashed.is_set():
+            crashed.set()
+            await asyncio.sleep(seconds)
+            await asyncio.to_thread(server.restart, "immediate")
+        return Got(text="kept")
+
+    steps = Steps()
+    steps.add(act, timeout=60)
+    owner, run = await db.connect(dsn), await db.connect(server.socket_dsn("pgflows_run"))
+    books = Books(owner, run, None)
+    call, after = await books.ask(await books.start(), "work#1", "work#2")
+    async with (
+        Ledger.open(dsn, BASE_URL) as ledger,
+        Runner(steps.app, ledger, Settings()) as runner,
+    ):
+        outcome = await runner.run_step(call)
+        again = await runner.run_step(after)
+    assert (outcome.status, again.status) == (200, 200)
+    assert len(steps.seen) == 2
+    books = Books(await db.connect(dsn), run, None)
+    assert await books.attempts(call) == [(1, None)]
+    assert (await books.row(call))["output"] == {"text": "kept"}
+    await books.owner.close()
