@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -179,8 +181,14 @@ async def test_a_failed_run_can_be_revived(deployment: Deployment) -> None:
     assert await deployment.conn.fetchval(runs, instance) == 2
 
 
-async def test_postgresql_crashes_in_the_middle(tmp_path: Path, spawn: Spawn) -> None:
-    server = EmbeddedServer(tmp_path / "pg")
+@pytest.fixture
+def server_directory() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="pgflows-crash-") as name:
+        yield Path(name)
+
+
+async def test_postgresql_crashes_in_the_middle(server_directory: Path, spawn: Spawn) -> None:
+    server = EmbeddedServer(server_directory)
     dsn = server.start()
     try:
         await migrate(dsn, Settings(dsn=dsn))

@@ -13,8 +13,9 @@ import pytest
 
 from pgflows import db
 from pgflows.ledger import Ledger, StepCall
+from pgflows.runner import Runner
+from tests.ledger.steps import BASE_URL, Steps, running
 
-BASE_URL = "http://127.0.0.1:8000"
 ANY = {"type": "object"}
 PUT = "select * from pgflows.put($1, $2, $3, $4, true, $5)"
 
@@ -134,3 +135,14 @@ async def ledger(database: Any) -> AsyncIterator[Ledger]:
 def as_json(text: str | bytes | None) -> Any:
     """What a JSON text holds."""
     return json.loads(text or "null")
+
+
+@pytest.fixture
+def steps() -> Steps:
+    return Steps()
+
+
+@pytest.fixture
+async def runner(database: Any, steps: Steps) -> AsyncIterator[Runner]:
+    async with running(database, steps) as (runner, _):
+        yield runner

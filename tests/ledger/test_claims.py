@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from pgflows.ledger import Ledger, Record, StepCall, Verdict
-from tests.ledger.conftest import BASE_URL, Books, as_json
+from tests.ledger.conftest import Books, as_json
+from tests.ledger.steps import BASE_URL
 
 
 def ended(found: Verdict, call: StepCall, outcome: str = "completed", **more: Any) -> Record:

@@ -17,8 +17,8 @@ from pgflows.runner import Runner
 from pgflows.schema import migrate
 from pgflows.server import EmbeddedServer
 from pgflows.settings import Settings
-from tests.ledger.conftest import BASE_URL, Books
-from tests.ledger.test_runner import Given, Got, Steps
+from tests.ledger.conftest import Books
+from tests.ledger.steps import BASE_URL, Given, Got, Steps
 
 
 @pytest.fixture

@@ -1,0 +1,104 @@
+"""Steps that do what a test says, and a runner for them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator
+
+from pgflows.ledger import Ledger
+from pgflows.registry import RetryConfig, StepContext, WorkflowApp
+from pgflows.runner import Runner, StepOutcome
+from pgflows.settings import Settings
+
+BASE_URL = "http://127.0.0.1:8000"
+AT_ONCE = RetryConfig(max_retries=2, initial_delay_seconds=0, jitter=False)
+NEVER = RetryConfig(max_retries=0)
+
+
+class Given(BaseModel):
+    value: int = 0
+
+    @field_validator("value")
+    @classmethod
+    def _not_seven(cls, value: int) -> int:
+        if value == 7:
+            raise KeyError("seven")
+        return value
+
+
+class Got(BaseModel):
+    text: str = ""
+
+
+class Stubborn(BaseModel):
+    value: int = 1
+
+    @field_serializer("value")
+    def _never(self, value: int) -> int:
+        raise RuntimeError("not today")
+
+
+class Loose(BaseModel):
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    anything: Any = Field(default_factory=object)
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+class Steps:
+    """An app whose steps do what the test says, and what they saw."""
+
+    def __init__(self) -> None:
+        self.app = WorkflowApp(Settings(step_timeout=0.5))
+        self.seen: list[StepContext] = []
+
+    def add(self, act: Any, *, output: type[BaseModel] = Got, **options: Any) -> None:
+        """Registers `act(ctx, input)` as the step `work`."""
+
+        async def work(ctx: StepContext, input: Given) -> Got:
+            self.seen.append(ctx)
+            found: Got = await act(ctx, input)
+            return found
+
+        work.__annotations__["return"] = output
+        self.app.step(name="work", **options)(work)
+
+
+@asynccontextmanager
+async def running(
+    database: Any, steps: Steps, **settings: Any
+) -> AsyncIterator[tuple[Runner, Ledger]]:
+    async with (
+        Ledger.open(database.dsn, BASE_URL) as ledger,
+        Runner(steps.app, ledger, Settings(**settings)) as runner,
+    ):
+        yield runner, ledger
+
+
+def error_of(outcome: StepOutcome) -> tuple[str, str]:
+    error = json.loads(outcome.body)["error"]
+    return error["type"], error["message"]
+
+
+def raising(*errors: BaseException) -> Any:
+    """A step that raises these in turn, then returns."""
+    left = list(errors)
+
+    async def act(ctx: StepContext, input: Given) -> Got:
+        if left:
+            raise left.pop(0)
+        return Got(text="done")
+
+    return act
+
+
+async def good(ctx: StepContext, input: Given) -> Got:
+    return Got(text=f"got {input.value}")

@@ -1,0 +1,246 @@
+"""The one step path: attempts, several calls at once, processes and databases that go away."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from pgflows.errors import RetryAfter, SignatureRefused
+from pgflows.ledger import Ledger, StepCall
+from pgflows.registry import StepContext
+from pgflows.runner import Runner, StepOutcome
+from tests.ledger.conftest import Books, as_json
+from tests.ledger.steps import (
+    AT_ONCE,
+    BASE_URL,
+    Given,
+    Got,
+    Steps,
+    error_of,
+    good,
+    raising,
+    running,
+)
+
+# -- attempts
+
+
+async def test_attempts_are_made_until_one_ends_well(
+    books: Books, runner: Runner, steps: Steps
+) -> None:
+    steps.add(raising(ValueError("1"), OSError("2")), retry=AT_ONCE)
+    call = await books.call()
+    assert (await runner.run_step(call)).status == 200
+    assert await books.attempts(call) == [(1, "ValueError"), (2, "OSError"), (3, None)]
+
+
+async def test_attempts_end_with_the_policy(books: Books, runner: Runner, steps: Steps) -> None:
+    steps.add(raising(*(ValueError(str(n)) for n in range(9))), retry=AT_ONCE)
+    call = await books.call()
+    outcome = await runner.run_step(call)
+    assert error_of(outcome) == ("ValueError", "2")
+    assert [n for n, _ in await books.attempts(call)] == [1, 2, 3]
+
+
+async def test_the_workflow_gives_a_policy_to_steps_without_one(
+    books: Books, runner: Runner, steps: Steps
+) -> None:
+    steps.add(raising(ValueError(), ValueError()))
+    call = await books.call(retry={"max_retries": 1, "initial_delay_seconds": 0})
+    assert (await runner.run_step(call)).status == 424
+    assert len(steps.seen) == 2
+
+
+async def test_an_attempt_has_a_time_limit(books: Books, runner: Runner, steps: Steps) -> None:
+    async def act(ctx: StepContext, input: Given) -> Got:
+        await asyncio.sleep(5 if ctx.attempt == 1 else 0)
+        return Got()
+
+    steps.add(act, timeout=0.1, retry=AT_ONCE)
+    call = await books.call()
+    began = time.perf_counter()
+    assert (await runner.run_step(call)).status == 200
+    assert time.perf_counter() - began < 2
+    assert await books.attempts(call) == [(1, "StepTimeout"), (2, None)]
+
+
+async def test_a_step_says_when_to_try_again(books: Books, runner: Runner, steps: Steps) -> None:
+    steps.add(raising(RetryAfter(0.3)), retry=AT_ONCE)
+    began = time.perf_counter()
+    assert (await runner.run_step(await books.call())).status == 200
+    assert 0.3 <= time.perf_counter() - began < 2
+
+
+async def test_a_back_off_beyond_the_call_is_left_to_the_engine(
+    books: Books, runner: Runner, steps: Steps
+) -> None:
+    steps.add(raising(RetryAfter(300)))
+    call = await books.call()
+    for _ in range(2):
+        outcome = await runner.run_step(call)
+        assert outcome.status == 429
+        assert 295 < float(outcome.headers["Retry-After"]) <= 300
+    assert (await books.row(call))["status"] == "requested"
+    await books.owner.execute("update pgflows.step_runs set retry_at = now()")
+    assert (await runner.run_step(call)).status == 200
+    assert await books.attempts(call) == [(1, "RetryAfter"), (2, None)]
+
+
+async def test_a_call_waits_for_an_attempt_that_is_due_soon(
+    books: Books, runner: Runner, steps: Steps
+) -> None:
+    steps.add(raising(RetryAfter(300)))
+    call = await books.call()
+    await runner.run_step(call)
+    await books.owner.execute("update pgflows.step_runs set retry_at = now() + interval '0.3 s'")
+    assert (await runner.run_step(call)).status == 200
+
+
+# -- several calls
+
+
+async def test_calls_at_the_same_time_share_one_run(
+    books: Books, database: Any, steps: Steps
+) -> None:
+    async def act(ctx: StepContext, input: Given) -> Got:
+        await asyncio.sleep(0.2)
+        return Got(text="once")
+
+    steps.add(act)
+    call = await books.call()
+    async with running(database, steps) as (one, _), running(database, steps) as (two, _):
+        outcomes = await asyncio.gather(
+            one.run_step(call), one.run_step(call), two.run_step(call), two.run_step(call)
+        )
+    assert [(o.status, as_json(o.body)) for o in outcomes] == [(200, {"text": "once"})] * 4
+    assert len(steps.seen) == 1
+
+
+async def test_a_caller_that_goes_away_stops_nothing(
+    books: Books, runner: Runner, steps: Steps
+) -> None:
+    async def act(ctx: StepContext, input: Given) -> Got:
+        await asyncio.sleep(0.1)
+        return Got()
+
+    steps.add(act)
+    call = await books.call()
+    caller = asyncio.create_task(runner.run_step(call))
+    await asyncio.sleep(0.05)
+    caller.cancel()
+    assert (await runner.run_step(call)).status == 200
+    assert len(steps.seen) == 1
+
+
+async def test_a_step_beyond_the_deadline_of_its_call_goes_on(
+    books: Books, runner: Runner, steps: Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pgflows.runner.MARGIN_SECONDS", 30.9)  # of 31 s: the call has 0.1 s
+
+    async def act(ctx: StepContext, input: Given) -> Got:
+        await asyncio.sleep(0.3)
+        return Got()
+
+    steps.add(act, timeout=1)
+    call = await books.call()
+    assert (await runner.run_step(call)).status == 409
+    await asyncio.sleep(0.3)
+    assert (await runner.run_step(call)).status == 200
+    assert len(steps.seen) == 1
+
+
+async def test_a_service_at_its_limit_says_when_to_come_again(
+    books: Books, database: Any, steps: Steps
+) -> None:
+    async def act(ctx: StepContext, input: Given) -> Got:
+        await asyncio.sleep(0.2)
+        return Got()
+
+    steps.add(act)
+    first, second = await books.ask(await books.start(), "work#1", "work#2")
+    async with running(database, steps, step_concurrency=1) as (runner, _):
+        busy = asyncio.create_task(runner.run_step(first))
+        await asyncio.sleep(0.05)
+        refused, joined = await asyncio.gather(runner.run_step(second), runner.run_step(first))
+        assert (refused.status, refused.headers["Retry-After"]) == (429, "1.000")
+        assert joined.status == (await busy).status == 200
+        assert (await runner.run_step(second)).status == 200
+
+
+async def test_a_cancelled_instance_is_gone(books: Books, runner: Runner, steps: Steps) -> None:
+    async def act(ctx: StepContext, input: Given) -> Got:
+        await books.owner.execute("select df.cancel($1)", call.df_id)
+        return Got()
+
+    steps.add(act)
+    call = await books.call()
+    assert (await runner.run_step(call)).status == 410
+    assert (await runner.run_step(call)).status == 410
+    assert (await books.row(call))["status"] == "cancelled"
+
+
+async def test_a_call_that_nobody_asked_for_is_refused(
+    books: Books, runner: Runner, steps: Steps
+) -> None:
+    steps.add(good)
+    run = await books.start()
+    with pytest.raises(SignatureRefused):
+        await runner.run_step(StepCall(run.df_id, "work", "work#1", "1", "v1.k.0", b"{}"))
+
+
+# -- the process and the database come and go
+
+
+async def test_an_outcome_whose_claim_was_forgotten_is_recorded(
+    books: Books, runner: Runner, steps: Steps
+) -> None:
+    async def act(ctx: StepContext, input: Given) -> Got:
+        await books.owner.execute(
+            "update pgflows.step_runs set status = 'requested', attempts = 0, service_id = null"
+        )
+        return Got(text="kept")
+
+    steps.add(act)
+    call = await books.call()
+    assert (await runner.run_step(call)).status == 200
+    assert (await books.row(call))["output"] == {"text": "kept"}
+    assert len(steps.seen) == 1
+
+
+async def test_a_step_outlives_its_database_session(
+    books: Books, runner: Runner, steps: Steps
+) -> None:
+    async def act(ctx: StepContext, input: Given) -> Got:
+        await books.cut_sessions("pgflows claims", "pgflows records")
+        return Got()
+
+    steps.add(act)
+    call = await books.call()
+    assert (await runner.run_step(call)).status == 200
+    assert await books.attempts(call) == [(1, None)]
+
+
+async def test_draining_lets_steps_end_and_frees_the_others(
+    books: Books, database: Any, steps: Steps
+) -> None:
+    async def act(ctx: StepContext, input: Given) -> Got:
+        await asyncio.sleep(0.1 if ctx.step_key == "work#1" else 9)
+        return Got()
+
+    steps.add(act, timeout=10)
+    short, long = await books.ask(await books.start(), "work#1", "work#2")
+    async with running(database, steps) as (runner, _):
+        asked = [asyncio.create_task(runner.run_step(c)) for c in (short, long)]
+        await asyncio.sleep(0.05)
+        await runner.drain(0.3)
+        done, late = await asyncio.gather(*asked, return_exceptions=True)
+    assert isinstance(done, StepOutcome)
+    assert done.status == 200
+    assert "shutting down" in str(late)
+    await asyncio.sleep(0.05)
+    async with Ledger.open(database.dsn, BASE_URL) as other:
+        assert (await other.claim(long)).verdict == "run"
+    assert await books.attempts(long) == [(1, "ProcessDied")]
