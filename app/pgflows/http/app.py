@@ -67,9 +67,7 @@ def create_app(
             fastapi.state.failure = e  # for who runs the server: the reason in one line
             raise
 
-    fastapi = Api(
-        title="pgflows", version=_version(), description=DESCRIPTION, lifespan=lifespan
-    )
+    fastapi = Api(title="pgflows", version=_version(), description=DESCRIPTION, lifespan=lifespan)
     install_handlers(fastapi)
     fastapi.include_router(create_pgflows_router(app))
     if telemetry.setup(settings or app.settings):
