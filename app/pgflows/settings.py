@@ -57,6 +57,17 @@ class Settings(BaseSettings):
         return value.rstrip("/") if value else None
 
     @property
+    def listens_anywhere(self) -> bool:
+        """Whether `host` stands for every address of the machine."""
+        return self.host in ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
+
+    @property
+    def local_url(self) -> str:
+        """Where this machine reaches the service."""
+        host = "127.0.0.1" if self.listens_anywhere else self.host
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+    @property
     def step_base_url(self) -> str:
         """The literal in every rendered graph: where engines call the steps."""
-        return self.base_url or f"http://{self.host}:{self.port}"
+        return self.base_url or self.local_url

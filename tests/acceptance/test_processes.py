@@ -197,6 +197,13 @@ def test_serve_stays_on_loopback_without_api_keys(database: Database) -> None:
     assert "set PGFLOWS_API_KEYS" in error_of(done)
 
 
+def test_serve_on_every_address_wants_to_know_where_the_steps_are_reached(
+    database: Database,
+) -> None:
+    done = run("serve", "--host", "0.0.0.0", PGFLOWS_DSN=database.dsn, PGFLOWS_API_KEYS="k")  # noqa: S104 - refused
+    assert "set PGFLOWS_BASE_URL" in error_of(done)
+
+
 async def test_service_and_engine_run_as_processes_of_their_own(
     spawn: Spawn, database: Database
 ) -> None:

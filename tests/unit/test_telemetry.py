@@ -29,7 +29,7 @@ step = SimpleNamespace(instance_id=1, step_key="charge#1", attempt=2)
 with telemetry.step_span("charge", step):
     pass
 (span,) = spans.get_finished_spans()
-print(span.name, dict(span.attributes))
+print(span.name, dict(span.attributes), flush=True)
 import os; os._exit(0)
 """
 

@@ -69,7 +69,7 @@ def serve(
         settings = settings.model_copy(update={"port": taken.getsockname()[1]})
         asyncio.run(check_connection(address))
         service = create_app(app, settings, dsn=address, with_engine=engine)
-        run_service(service, taken, lambda: console.print(f"pgflows is at {_url(settings)}"))
+        run_service(service, taken, lambda: console.print(f"pgflows is at {settings.local_url}"))
 
 
 def engine(dsn: Dsn = None) -> None:
@@ -104,6 +104,11 @@ def _check_exposure(settings: Settings) -> None:
             f"refusing to listen on {settings.host} without API keys: set PGFLOWS_API_KEYS, or "
             "listen on 127.0.0.1"
         )
+    if settings.listens_anywhere and settings.base_url is None:
+        raise SetupError(
+            f"{settings.host} is no address that an engine could call: set PGFLOWS_BASE_URL to "
+            "where the steps are reached, as http://pgflows.internal:8000"
+        )
 
 
 @contextmanager
@@ -130,13 +135,8 @@ def _database(settings: Settings) -> Iterator[tuple[str, str]]:
             server.stop()
 
 
-def _url(settings: Settings) -> str:
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return f"http://{host}:{settings.port}"
-
-
 def _welcome(settings: Settings, dsn: str, app: WorkflowApp) -> None:
-    url = _url(settings)
+    url = settings.local_url
     known = "process_order" in app.workflows
     name = "process_order" if known else next(iter(app.workflows), "NAME")
     body = '{"input": {"order_id": "ORD-1", "amount": 99.0}}' if known else '{"input": {}}'

@@ -147,17 +147,12 @@ def export(
         err.print(f"wrote {escape(str(output))}")
 
 
-def _local_url(settings: Settings) -> str:
-    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104 compared, not bound
-    return f"http://{host}:{settings.port}"
-
-
 def _ask(url: str | None, api_key: str | None, question: Callable[[Client], Awaitable[T]]) -> T:
     settings = Settings()
     key = api_key or next(iter(settings.api_keys), None)
 
     async def run() -> T:
-        async with Client(url or _local_url(settings), key) as client:
+        async with Client(url or settings.local_url, key) as client:
             return await question(client)
 
     try:
