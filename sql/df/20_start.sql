@@ -1,7 +1,7 @@
 -- Starting, cancelling, signalling. The functions that callers see run as the caller, hand over by inserting into
 -- a table of which they may fill all columns but the one that says who they are, and the trigger there does the
 -- work as the owner: a SECURITY DEFINER function could not know its caller's current_user. The tables stay empty.
---   start → df._submissions → _submit → _flatten, or a copy of what _prepare kept
+--   start → df._submissions → _submit → _begin → _flatten, or a copy of what _prepare kept
 --   cancel, signal → df._requests → _grant_request → _cancel, _deliver
 
 create or replace function df._bad_graph(p_path text, p_problem text)
@@ -173,62 +173,74 @@ begin
   end if;
 end $$;
 
-create or replace function df._check_database(p_database text)
+create or replace function df._check_database(p_database text, p_role oid)
 returns void language plpgsql stable as $$
 begin
-  if not exists (select from pg_database d where d.datname = p_database) then
+  if not exists (select from pg_database d where d.datname = p_database and d.datallowconn) then
     raise exception 'database "%" does not exist', p_database using errcode = 'PF104',
       detail = jsonb_build_object('field', 'database')::text;
-  elsif p_database <> current_database() then
-    raise exception 'not supported yet: statements in another database' using errcode = 'PF102',
-      detail = jsonb_build_object('field', 'database', 'expected', current_database())::text;
+  elsif not has_database_privilege(p_role, p_database, 'connect') then
+    raise exception 'role % may not connect to database "%"', pg_get_userbyid(p_role), p_database using errcode = '42501';
   end if;
 end $$;
 
-create or replace function df._submit()
-returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+-- Writes an instance of a role, under an id of ours or, for a sealed request, the given one.
+create or replace function df._begin(p_id text, p_envelope text, p_label text, p_database text, p_role oid)
+returns text language plpgsql as $$
 declare
-  v_hash bytea := sha256(convert_to(new.envelope, 'UTF8'));
+  v_hash bytea := sha256(convert_to(p_envelope, 'UTF8'));
   v_id text;
   v_root text;
   v_http boolean;
   v_nodes df._template_nodes[];
 begin
-  perform df._check_submitter(new.submitted_by);
-  if new.database is not null then
-    perform df._check_database(new.database);
+  perform df._check_submitter(p_role);
+  if p_database is not null then
+    perform df._check_database(p_database, p_role);
   end if;
   select t.root_node, t.calls_http into v_root, v_http from df._templates t where t.hash = v_hash;
   if not found then
     v_hash := null;
     select array_agg(f.*), bool_or(f.node_type in ('HTTP', 'HTTP_MULTIPART')) into v_nodes, v_http
-    from df._flatten(new.envelope) f;
+    from df._flatten(p_envelope) f;
     v_root := v_nodes[1].id;
     while exists (select from df._templates t where t.root_node = v_root) loop
-      select array_agg(f.*) into v_nodes from df._flatten(new.envelope) f;
+      select array_agg(f.*) into v_nodes from df._flatten(p_envelope) f;
       v_root := v_nodes[1].id;
     end loop;
   end if;
-  if v_http and not has_function_privilege(new.submitted_by, 'df.http(text,text,text,jsonb,integer)', 'execute') then
-    raise exception 'role % may not call over HTTP', pg_get_userbyid(new.submitted_by) using errcode = '42501',
+  if v_http and not has_function_privilege(p_role, 'df.http(text,text,text,jsonb,integer)', 'execute') then
+    raise exception 'role % may not call over HTTP', pg_get_userbyid(p_role) using errcode = '42501',
       hint = 'df.grant_usage(role, include_http => true) allows it';
   end if;
   loop
-    v_id := left(gen_random_uuid()::text, 8);
+    v_id := coalesce(p_id, left(gen_random_uuid()::text, 8));
     insert into df.instances (id, label, root_node, submitted_by, database)
-    values (v_id, new.label, v_root, new.submitted_by, new.database)
+    values (v_id, p_label, v_root, p_role, p_database)
     on conflict (id) do nothing;
     exit when found;
+    if p_id is not null then
+      raise exception 'instance id % is taken', p_id using errcode = '23505', hint = 'start again';
+    end if;
   end loop;
   if v_hash is null then
     insert into df.nodes (id, instance_id, node_type, query, result_name, left_node, right_node, submitted_by, database)
-    select n.id, v_id, n.node_type, n.query, n.result_name, n.left_node, n.right_node, new.submitted_by, new.database
+    select n.id, v_id, n.node_type, n.query, n.result_name, n.left_node, n.right_node, p_role, p_database
     from unnest(v_nodes) n;
   end if;
   insert into df._work (instance_id, template, vars)
-  select v_id, v_hash, coalesce(jsonb_object_agg(v.name, v.value), '{}') from df.vars v where v.owner = new.submitted_by;
+  select v_id, v_hash, coalesce(jsonb_object_agg(v.name, v.value), '{}') from df.vars v where v.owner = p_role;
   perform pg_notify('df_work', '');
-  perform set_config('df.started_id', v_id, true);
+  return v_id;
+end $$;
+
+create or replace function df._submit()
+returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+  perform set_config('df.started_id', case
+    when new.mode = 'new' then df._start_apart(new.envelope, new.label, new.database, new.submitted_by)
+    else df._begin(null, new.envelope, new.label, new.database, new.submitted_by)
+  end, true);
   return null;
 end $$;
 
@@ -240,14 +252,13 @@ create or replace function df.start(
 begin
   if fut is null then
     return null;
-  elsif transaction_mode = 'new' then
-    raise exception 'not supported yet: transaction_mode ''new''' using errcode = 'PF102',
-      hint = 'start on a connection of its own to keep the start when this transaction is rolled back';
-  elsif transaction_mode is distinct from 'caller' then
+  elsif transaction_mode is null or transaction_mode not in ('caller', 'new') then
     raise exception 'invalid transaction_mode ''%''', transaction_mode using errcode = 'PF104',
-      detail = jsonb_build_object('field', 'transaction_mode', 'expected', 'caller')::text;
+      detail = jsonb_build_object('field', 'transaction_mode', 'expected', 'caller or new')::text;
+  elsif transaction_mode = 'new' then
+    perform df._inside('start', 'with transaction_mode ''new''; a start without it commits with its node');
   end if;
-  insert into df._submissions (envelope, label, database) values (fut, label, database);
+  insert into df._submissions (envelope, label, database, mode) values (fut, label, database, transaction_mode);
   return current_setting('df.started_id');
 end $$;
 

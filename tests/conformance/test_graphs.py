@@ -152,19 +152,6 @@ async def test_a_bad_graph_is_refused_with_its_place(
     assert json.loads(error.as_dict()["detail"])["path"] == path
 
 
-@pytest.mark.parametrize(
-    "call",
-    [
-        "df.start('select 1', transaction_mode => 'new')",
-        "df.start('select 1', database => 'postgres')",
-    ],
-)
-async def test_what_is_not_supported_yet_says_so(owner: Connection, call: str) -> None:
-    error = await refusal(owner, f"select {call}")
-    assert error.sqlstate == "PF102"
-    assert error.args[0].startswith("not supported yet: ")
-
-
 async def test_the_limits_of_a_graph(user: Connection, owner: Connection) -> None:
     assert await user.fetchval("select df.start($1)", chain(256))
     error = await refusal(user, "select df.start($1)", chain(257))

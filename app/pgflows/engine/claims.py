@@ -86,6 +86,7 @@ class Claims:
             graph,
             before,
             json.loads(row["state"] or "{}"),
+            row["database"],
         )
 
     async def _template(self, key: bytes, root: str) -> Graph:

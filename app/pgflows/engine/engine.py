@@ -323,6 +323,9 @@ class Session:
     async def execute(self, statement: Statement) -> Result:
         return await self._statements.run(statement)
 
+    async def execute_in(self, database: str, role: str, text: str) -> Result:
+        return await self._statements.run_in(database, role, text)
+
     async def call(
         self, spec: Mapping[str, Any], fill: Callable[[str], str], pause: Pause
     ) -> Result:

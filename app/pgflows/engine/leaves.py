@@ -43,6 +43,7 @@ class Services(Protocol):
     async def submit(self, entry: Entry) -> None: ...
     async def ride(self, ride: Ride) -> Result: ...
     async def execute(self, statement: Statement) -> Result: ...
+    async def execute_in(self, database: str, role: str, text: str) -> Result: ...
     async def call(
         self, spec: Mapping[str, Any], fill: Callable[[str], str], pause: Pause
     ) -> Result: ...
@@ -57,12 +58,14 @@ class Leaves:
         journal: Journal,
         services: Services,
         role: str,
+        database: str | None,
         variables: Mapping[str, str],
         before: Mapping[str, tuple[str, str, Result]],
     ) -> None:
         self._journal = journal
         self._services = services
         self._role = role
+        self._database = database
         self._variables = variables
         self._before = before
         self._mail: dict[str, deque[tuple[int, str]]] = {}
@@ -77,6 +80,8 @@ class Leaves:
         strand.last = node
         try:
             match node.type:
+                case "SQL" if self._database is not None:
+                    return await self._elsewhere(node, strand, self._database)
                 case "SQL" if node.compiled and self._services.rides(self._role):
                     return await self._ride(node, strand)
                 case "SQL":
@@ -146,6 +151,14 @@ class Leaves:
             raise
         self._journal.ended = node.ends
         return result
+
+    async def _elsewhere(self, node: Node, strand: Strand, database: str) -> Result:
+        """In another database: the effect commits there, the record after it here."""
+        await self._journal.flush(strand)
+        text = in_sql(node.query or "", self._variables, strand.captures)
+        with strand.waiting(node):
+            result = await self._services.execute_in(database, self._role, text)
+        return self._journal.complete(node, result, strand)
 
     # -- calls
 

@@ -47,6 +47,8 @@ class Logins:
         dsn = self._run_dsn if role == RUN_ROLE and self._run_dsn else as_role(self.dsn, role, None)
         try:
             conn: asyncpg.Connection[Any] = await asyncpg.connect(dsn, **options)
+        except asyncpg.InvalidCatalogNameError as e:
+            raise NodeFailed(f"the database of this instance is gone: {e}") from e
         except REFUSED as e:
             raise NodeFailed(
                 f"the engine cannot log in as role {role}, which submitted this instance: {e}. "

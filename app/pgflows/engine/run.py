@@ -26,7 +26,10 @@ MOST_ITERATIONS = 100_000
 
 @dataclass(frozen=True)
 class Claim:
-    """What df._claim answered for one instance; `before` holds the nodes that had ended by then."""
+    """What df._claim answered for one instance.
+
+    `before` holds the nodes that had ended by then; statements run in `database`, None for ours.
+    """
 
     instance: str
     token: uuid.UUID
@@ -36,6 +39,7 @@ class Claim:
     graph: Graph
     before: Mapping[str, tuple[str, str, Result]] = field(default_factory=dict)
     state: Mapping[str, Any] = field(default_factory=dict)
+    database: str | None = None
 
 
 class Run:
@@ -49,7 +53,9 @@ class Run:
             "sys_instance_id": claim.instance,
             "sys_label": claim.label or "",
         }
-        self._leaves = Leaves(self.journal, services, claim.role, variables, claim.before)
+        self._leaves = Leaves(
+            self.journal, services, claim.role, claim.database, variables, claim.before
+        )
 
     @property
     def leaves(self) -> Leaves:

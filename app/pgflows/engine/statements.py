@@ -2,7 +2,8 @@
 
 Effect and checkpoint commit in one transaction, so a node's effect happens exactly once. What
 cannot run inside a transaction (VACUUM, a CALL that commits) runs by itself first and is
-checkpointed after: at least once.
+checkpointed after: at least once. So are nodes of instances whose statements run in another
+database.
 """
 
 from __future__ import annotations
@@ -11,19 +12,19 @@ import asyncio
 import json
 import random
 import re
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, TypeVar
 
 import asyncpg
-from asyncpg.prepared_stmt import PreparedStatement
 
 from pgflows import db
 from pgflows.engine.checkpoint import ClaimLost, Columns, Ending, Entry, Write, write
+from pgflows.engine.pools import Login, RolePool, Session
 from pgflows.engine.results import NodeFailed, Result, encode_rows, storable
 from pgflows.engine.wrapping import Key, Shape, Shapes
 
+T = TypeVar("T")
 OWN_TRANSACTION = ("25001", "2D000")
 VICTIM, TRIES = ("40001", "40P01"), 6
 CONTROL = re.compile(
@@ -32,24 +33,6 @@ CONTROL = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 CLAIM_LOST, UNWRAPPABLE = "PF199", ("42", "0A")
-ONCE = f"select df._once({', '.join(f'${n}' for n in range(1, 19))})"
-TIDY = """
-close all; set session authorization default; reset all; unlisten *;
-discard temp; discard sequences; select pg_advisory_unlock_all();
-"""
-PER_ROLE, QUEUE_SECONDS, IDLE_SECONDS = 10, 30.0, 60.0
-NODE_SETTINGS = {
-    "df.in_workflow": "true",
-    "client_connection_check_interval": "1000",
-    "idle_in_transaction_session_timeout": "60000",
-    "application_name": "pgflows node",
-}
-
-
-class Login(Protocol):
-    """How to log in as a role; raises NodeFailed where that is impossible."""
-
-    async def connect_as(self, role: str, **options: Any) -> asyncpg.Connection[Any]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +52,11 @@ class Statement:
 
 
 class Statements:
-    """Pools of node connections, one a role."""
+    """Pools of node connections, one a role and database."""
 
     def __init__(self, login: Login) -> None:
         self._login = login
-        self._pools: dict[str, RolePool] = {}
+        self._pools: dict[tuple[str, str | None], RolePool] = {}
         self._shapes = Shapes()
 
     async def run(self, statement: Statement) -> Result:
@@ -81,32 +64,38 @@ class Statements:
 
         Raises NodeFailed, ClaimLost, or the connection's error.
         """
-        if CONTROL.match(statement.text):
-            raise NodeFailed(
-                "SQL execution failed: a node may not control its transaction; leave out "
-                "BEGIN, COMMIT, ROLLBACK and SAVEPOINT"
-            )
-        role = statement.role
-        pool = self._pools.setdefault(role, RolePool(role, self._login))
-        async with pool.connection(statement.text) as session:
-            for left in range(TRIES - 1, -1, -1):
-                try:
-                    return await self._exactly_once(session, statement)
-                except asyncpg.PostgresError as e:
-                    if _lost(e):
-                        raise
-                    if e.sqlstate in OWN_TRANSACTION:
-                        break
-                    if e.sqlstate not in VICTIM or not left:
-                        raise _failed(e) from e
-                # nothing of it happened, and the other side may go on by now
-                await asyncio.sleep(random.uniform(0.01, 0.1))  # noqa: S311 - spreads load
+        _check_control(statement.text)
+        async with self._pool(statement.role, None).connection(statement.text) as session:
+            try:
+                return await _persistent(lambda: self._exactly_once(session, statement))
+            except asyncpg.PostgresError as e:
+                if e.sqlstate not in OWN_TRANSACTION:
+                    raise _failed(e) from None
             try:
                 result, _ = await _fetch(session.conn, statement.text)
             except asyncpg.PostgresError as e:
-                raise _failed(e) from e
+                raise _failed(e) from None
             await _checkpoint(session.conn, statement, result)
             return result
+
+    async def run_in(self, database: str, role: str, text: str) -> Result:
+        """Runs a statement in another database; recording it is the caller's.
+
+        Raises NodeFailed or the connection's error.
+        """
+        _check_control(text)
+        async with self._pool(role, database).connection(text) as session:
+            try:
+                result, _ = await _persistent(lambda: _fetch(session.conn, text))
+            except asyncpg.PostgresError as e:
+                raise _failed(e) from None
+            return result
+
+    def _pool(self, role: str, database: str | None) -> RolePool:
+        key = (role, database)
+        if key not in self._pools:
+            self._pools[key] = RolePool(role, database, self._login)
+        return self._pools[key]
 
     async def _exactly_once(self, session: Session, statement: Statement) -> Result:
         """In one trip where the statement's shape is known, in a transaction of five otherwise."""
@@ -148,7 +137,32 @@ def _lost(error: asyncpg.PostgresError) -> bool:
     return (error.sqlstate or "").startswith(("57P", "08")) or error.sqlstate == "25P03"
 
 
-def _failed(error: asyncpg.PostgresError) -> NodeFailed:
+def _check_control(text: str) -> None:
+    if CONTROL.match(text):
+        raise NodeFailed(
+            "SQL execution failed: a node may not control its transaction; leave out "
+            "BEGIN, COMMIT, ROLLBACK and SAVEPOINT"
+        )
+
+
+async def _persistent(attempt: Callable[[], Awaitable[T]]) -> T:
+    """Tries again where PostgreSQL picked the statement as a victim: nothing of it happened, and
+    the other side may go on by now.
+    """
+    for _ in range(TRIES - 1):
+        try:
+            return await attempt()
+        except asyncpg.PostgresError as e:
+            if e.sqlstate not in VICTIM:
+                raise
+        await asyncio.sleep(random.uniform(0.01, 0.1))  # noqa: S311 - spreads load
+    return await attempt()
+
+
+def _failed(error: asyncpg.PostgresError) -> NodeFailed | asyncpg.PostgresError:
+    """What a node's error is to its run: the node's failure, or a session that was lost."""
+    if _lost(error):
+        return error
     return NodeFailed(f"SQL execution failed: error returned from database: {error.args[0]}")
 
 
@@ -198,100 +212,3 @@ async def _one_trip(session: Session, statement: Statement, shape: Shape) -> Res
         columns.consumed,
     )
     return Result.of(json.loads(text)) if shape.has_json else Result(text)
-
-
-class RolePool:
-    """Up to ten connections of one role; more nodes queue for 30 s, idle connections are closed."""
-
-    def __init__(self, role: str, login: Login) -> None:
-        self._role = role
-        self._login = login
-        self._free: list[Session] = []
-        self._gate = asyncio.Semaphore(PER_ROLE)
-        self._tidying: set[asyncio.Task[None]] = set()
-
-    @asynccontextmanager
-    async def connection(self, text: str) -> AsyncIterator[Session]:
-        """A session for one node, tidied after it."""
-        try:
-            async with asyncio.timeout(QUEUE_SECONDS):
-                await self._gate.acquire()
-        except TimeoutError:
-            raise NodeFailed(
-                f"no connection for role {self._role} became free within {QUEUE_SECONDS:g} s "
-                f"({PER_ROLE} are in use)"
-            ) from None
-        try:
-            session = await self._take()
-        except BaseException:
-            self._gate.release()
-            raise
-        try:
-            yield session
-        finally:
-            task = asyncio.create_task(self._give_back(session, text))
-            self._tidying.add(task)
-            task.add_done_callback(self._tidying.discard)
-
-    async def _take(self) -> Session:
-        while self._free:
-            session = self._free.pop()
-            if not session.conn.is_closed():
-                return session
-        return Session(
-            await self._login.connect_as(
-                self._role, statement_cache_size=0, server_settings=NODE_SETTINGS
-            )
-        )
-
-    async def _give_back(self, session: Session, text: str) -> None:
-        """Discards what the node left in its session, after the node's caller went on."""
-        try:
-            if not session.conn.is_closed():
-                if session.conn.is_in_transaction():
-                    await session.conn.close(timeout=5)
-                else:
-                    await session.tidy(text)
-                    self._free.append(session)
-                    loop = asyncio.get_running_loop()
-                    loop.call_later(IDLE_SECONDS, self._retire, session, session.used)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
-            session.conn.terminate()
-        finally:
-            self._gate.release()
-
-    def _retire(self, session: Session, used: int) -> None:
-        if session in self._free and session.used == used:
-            self._free.remove(session)
-            session.conn.terminate()
-
-    async def close(self) -> None:
-        for task in list(self._tidying):
-            await asyncio.wait([task], timeout=1)
-        for session in self._free:
-            session.conn.terminate()
-        self._free.clear()
-
-
-class Session:
-    """A node connection. `used` counts how often it was tidied."""
-
-    def __init__(self, conn: asyncpg.Connection[Any]) -> None:
-        self.conn = conn
-        self.used = 0
-        self._once: PreparedStatement[Any] | None = None
-
-    async def once(self) -> PreparedStatement[Any]:
-        """df._once, prepared; it outlives the tidying."""
-        if self._once is None:
-            self._once = await self.conn.prepare(ONCE)
-        return self._once
-
-    async def tidy(self, text: str) -> None:
-        """What DISCARD ALL does, but that plans stay, and our own prepared statement with them."""
-        self.used += 1
-        if "prepare" in text.lower():
-            self._once = None
-            await self.conn.execute("discard all")
-        else:
-            await self.conn.execute(TIDY)

@@ -248,6 +248,8 @@ class EmbeddedServer:
             f"alter role postgres password '{self._password('admin')}'",
             f"create database {DATABASE} owner {OWNER}",
         )
+        # for starts that commit by themselves
+        self._psql("create extension dblink", database=DATABASE)
 
     def _password(self, of: str) -> str:
         try:
@@ -258,11 +260,11 @@ class EmbeddedServer:
                 "PGFLOWS_DATA_DIR to another directory"
             ) from e
 
-    def _psql(self, *statements: str) -> str:
+    def _psql(self, *statements: str, database: str = "postgres") -> str:
         commands = [word for statement in statements for word in ("-c", statement)]
         return self._run(
             "psql", "-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-h",
-            str(self.socket_directory), "-p", str(self.port), "-U", "postgres", "-d", "postgres",
+            str(self.socket_directory), "-p", str(self.port), "-U", "postgres", "-d", database,
             *commands,
         ).strip()  # fmt: skip
 

@@ -1,0 +1,114 @@
+"""df.start(…, transaction_mode => 'new'): committed whatever becomes of the caller."""
+
+from __future__ import annotations
+
+import asyncpg
+import pytest
+
+from pgflows.db import Connection
+from tests.conformance.conftest import USER, running_engine
+from tests.conftest import OWNER, RUN_PASSWORD, Database
+
+START = "select df.start($1, 'apart', transaction_mode => 'new')"
+
+
+@pytest.fixture
+async def apart(database: Database, user: Connection) -> Connection:
+    """The user, in a database with dblink, where the owner may log in as the server trusts."""
+    admin = await asyncpg.connect(database.admin_dsn)
+    await admin.execute("create schema links; create extension dblink schema links")
+    await admin.execute(f"grant usage on schema links to {OWNER}")
+    await admin.execute(f"grant execute on function links.dblink_connect_u(text, text) to {OWNER}")
+    await admin.execute("insert into pgflows.run_login (password) values ($1)", RUN_PASSWORD)
+    await admin.close()
+    return user
+
+
+async def test_it_outlives_a_rollback(apart: Connection, database: Database) -> None:
+    await apart.execute("create table corpus.made (n integer)")
+    await apart.execute("select df.setvar('kept', '4')")
+    transaction = apart.transaction()
+    await transaction.start()
+    await apart.execute("select df.setvar('lost', '1')")
+    instance = await apart.fetchval(START, "insert into corpus.made values ({kept}) returning n")
+    lost = await apart.fetchval("select df.start('select 1')")
+    await transaction.rollback()
+    async with running_engine(database):
+        assert await apart.fetchval("select df.await_instance($1, 20)", instance) == "completed"
+    assert await apart.fetchval("select array_agg(n) from corpus.made") == [4]
+    row = await apart.fetchrow("select label, submitted_by::text from df.instances")
+    assert tuple(row or ()) == ("apart", USER)
+    assert await apart.fetchval("select df.status($1)", lost) is None
+
+
+async def test_refusals_are_those_of_any_start_and_leave_no_session(
+    apart: Connection, other: Connection, owner: Connection
+) -> None:
+    with pytest.raises(asyncpg.PostgresError, match="invalid graph: root: THEN needs two children"):
+        await apart.fetchval(START, '{"node_type":"THEN"}')
+    with pytest.raises(asyncpg.PostgresError, match="may not call over HTTP"):
+        await other.fetchval(START, await apart.fetchval("select df.http('http://127.0.0.1/')"))
+    sessions = "select count(*) from pg_stat_activity where application_name = 'df_start'"
+    assert await owner.fetchval(sessions) == 0
+    assert await apart.fetchval(START, "select 1") is not None
+
+
+async def test_nobody_but_the_server_can_seal_a_request(
+    apart: Connection, database: Database
+) -> None:
+    ours = await asyncpg.connect(database.run_dsn)
+    forged = (
+        "select df._begin_sealed('0badf00d', 'select 1', null, null, $1::regrole, "
+        "extract(epoch from now())::bigint + 60, $2)"
+    )
+    with pytest.raises(asyncpg.InsufficientPrivilegeError, match="seal"):
+        await ours.fetchval(forged, OWNER, "0" * 64)
+    with pytest.raises(asyncpg.InsufficientPrivilegeError, match="seal"):
+        await ours.fetchval(forged, OWNER, None)
+    for attempt in (
+        "select * from df._seal_key",
+        "select df._seal('0badf00d', 'select 1', null, null, 10, 0)",
+        "select df._start_apart('select 1', null, null, 10)",
+        "select df._begin('0badf00d', 'select 1', null, null, 10)",
+    ):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError, match="permission denied"):
+            await ours.execute(attempt)
+    await ours.close()
+
+
+async def test_a_seal_is_good_once_and_for_a_minute(
+    apart: Connection, owner: Connection, database: Database
+) -> None:
+    sealed = "select df._begin_sealed($1, 'select 1', null, null, $2::oid, $3, $4)"
+    seal = "select df._seal($1, 'select 1', null, null, $2::oid, $3)"
+    role = await owner.fetchval("select oid from pg_roles where rolname = $1", USER)
+    now = await owner.fetchval("select extract(epoch from now())::bigint")
+    ours = await asyncpg.connect(database.run_dsn)
+    given = ("0badf00d", role, now + 60)
+    assert await ours.fetchval(sealed, *given, await owner.fetchval(seal, *given)) == "0badf00d"
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await ours.fetchval(sealed, *given, await owner.fetchval(seal, *given))
+    late = ("0badf11d", role, now - 1)
+    with pytest.raises(asyncpg.InsufficientPrivilegeError, match="seal"):
+        await ours.fetchval(sealed, *late, await owner.fetchval(seal, *late))
+    await ours.close()
+
+
+async def test_not_inside_a_workflow(apart: Connection, database: Database) -> None:
+    text = "select df.start('select 1', transaction_mode => 'new')"
+    async with running_engine(database):
+        instance = await apart.fetchval("select df.start($1)", text)
+        assert await apart.fetchval("select df.await_instance($1, 20)", instance) == "failed"
+    shown = await apart.fetchval("select result from df.nodes where instance_id = $1", instance)
+    assert "inside a workflow" in shown
+
+
+async def test_without_dblink_it_says_what_is_missing(user: Connection) -> None:
+    with pytest.raises(asyncpg.PostgresError, match="needs the extension dblink") as refused:
+        await user.fetchval(START, "select 1")
+    assert refused.value.sqlstate == "PF102"
+
+
+async def test_an_unknown_mode_is_refused(user: Connection) -> None:
+    with pytest.raises(asyncpg.PostgresError, match="invalid transaction_mode 'later'"):
+        await user.fetchval("select df.start('select 1', transaction_mode => 'later')")
