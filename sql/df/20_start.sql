@@ -1,7 +1,7 @@
 -- Starting, cancelling, signalling. The functions that callers see run as the caller, hand over by inserting into
 -- a table of which they may fill all columns but the one that says who they are, and the trigger there does the
 -- work as the owner: a SECURITY DEFINER function could not know its caller's current_user. The tables stay empty.
---   start → df._submissions → _submit → _begin → _flatten, or a copy of what _prepare kept
+--   start → df._submissions → _submit → _begin → _flatten (or what _prepare kept), _enter
 --   cancel, signal → df._requests → _grant_request → _cancel, _deliver
 
 create or replace function df._bad_graph(p_path text, p_problem text)
@@ -136,15 +136,15 @@ begin
   end loop;
 end $$;
 
--- Flattens a graph that will be started often. df.start knows it again by its text.
+-- Flattens a graph that will be started often and answers its hash. df.start knows it again by its text.
 create or replace function df._prepare(p_graph text)
-returns void language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+returns bytea language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
   v_hash bytea := sha256(convert_to(p_graph, 'UTF8'));
   v_nodes df._template_nodes[];
 begin
   if exists (select from df._templates t where t.hash = v_hash) then
-    return;
+    return v_hash;
   end if;
   select array_agg(f.*) into v_nodes from df._flatten(p_graph) f;
   insert into df._templates (hash, root_node, calls_http)
@@ -154,6 +154,7 @@ begin
     insert into df._template_nodes (hash, id, node_type, query, result_name, left_node, right_node)
     select v_hash, n.id, n.node_type, n.query, n.result_name, n.left_node, n.right_node from unnest(v_nodes) n;
   end if;
+  return v_hash;
 end $$;
 
 -- Who may start: a role that an engine can log in as, and not one that may do everything.
@@ -184,7 +185,49 @@ begin
   end if;
 end $$;
 
--- Writes an instance of a role, under an id of ours or, for a sealed request, the given one.
+-- Writes an instance of a role, under an id of ours or, for a sealed request, the given one. Its nodes are those of
+-- the prepared graph p_hash; without one the caller writes them.
+create or replace function df._enter(
+  p_id text, p_hash bytea, p_root text, p_http boolean, p_label text, p_database text, p_role oid
+) returns text language plpgsql as $$
+declare
+  v_id text;
+begin
+  perform df._check_submitter(p_role);
+  if p_database is not null then
+    perform df._check_database(p_database, p_role);
+  end if;
+  if p_http and not has_function_privilege(p_role, 'df.http(text,text,text,jsonb,integer)', 'execute') then
+    raise exception 'role % may not call over HTTP', pg_get_userbyid(p_role) using errcode = '42501',
+      hint = 'df.grant_usage(role, include_http => true) allows it';
+  end if;
+  loop
+    v_id := coalesce(p_id, left(gen_random_uuid()::text, 8));
+    insert into df.instances (id, label, root_node, submitted_by, database)
+    values (v_id, p_label, p_root, p_role, p_database)
+    on conflict (id) do nothing;
+    exit when found;
+    if p_id is not null then
+      raise exception 'instance id % is taken', p_id using errcode = '23505', hint = 'start again';
+    end if;
+  end loop;
+  insert into df._work (instance_id, template, vars)
+  select v_id, p_hash, coalesce(jsonb_object_agg(v.name, v.value), '{}') from df.vars v where v.owner = p_role;
+  perform pg_notify('df_work', '');
+  return v_id;
+end $$;
+
+-- Starts a prepared graph in the name of a role.
+create or replace function df._start_prepared(p_hash bytea, p_label text, p_role oid)
+returns text language plpgsql as $$
+declare
+  v_root text;
+  v_http boolean;
+begin
+  select t.root_node, t.calls_http into strict v_root, v_http from df._templates t where t.hash = p_hash;
+  return df._enter(null, p_hash, v_root, v_http, p_label, null, p_role);
+end $$;
+
 create or replace function df._begin(p_id text, p_envelope text, p_label text, p_database text, p_role oid)
 returns text language plpgsql as $$
 declare
@@ -194,43 +237,20 @@ declare
   v_http boolean;
   v_nodes df._template_nodes[];
 begin
-  perform df._check_submitter(p_role);
-  if p_database is not null then
-    perform df._check_database(p_database, p_role);
-  end if;
   select t.root_node, t.calls_http into v_root, v_http from df._templates t where t.hash = v_hash;
-  if not found then
-    v_hash := null;
+  if found then
+    return df._enter(p_id, v_hash, v_root, v_http, p_label, p_database, p_role);
+  end if;
+  loop
     select array_agg(f.*), bool_or(f.node_type in ('HTTP', 'HTTP_MULTIPART')) into v_nodes, v_http
     from df._flatten(p_envelope) f;
     v_root := v_nodes[1].id;
-    while exists (select from df._templates t where t.root_node = v_root) loop
-      select array_agg(f.*) into v_nodes from df._flatten(p_envelope) f;
-      v_root := v_nodes[1].id;
-    end loop;
-  end if;
-  if v_http and not has_function_privilege(p_role, 'df.http(text,text,text,jsonb,integer)', 'execute') then
-    raise exception 'role % may not call over HTTP', pg_get_userbyid(p_role) using errcode = '42501',
-      hint = 'df.grant_usage(role, include_http => true) allows it';
-  end if;
-  loop
-    v_id := coalesce(p_id, left(gen_random_uuid()::text, 8));
-    insert into df.instances (id, label, root_node, submitted_by, database)
-    values (v_id, p_label, v_root, p_role, p_database)
-    on conflict (id) do nothing;
-    exit when found;
-    if p_id is not null then
-      raise exception 'instance id % is taken', p_id using errcode = '23505', hint = 'start again';
-    end if;
+    exit when not exists (select from df._templates t where t.root_node = v_root);
   end loop;
-  if v_hash is null then
-    insert into df.nodes (id, instance_id, node_type, query, result_name, left_node, right_node, submitted_by, database)
-    select n.id, v_id, n.node_type, n.query, n.result_name, n.left_node, n.right_node, p_role, p_database
-    from unnest(v_nodes) n;
-  end if;
-  insert into df._work (instance_id, template, vars)
-  select v_id, v_hash, coalesce(jsonb_object_agg(v.name, v.value), '{}') from df.vars v where v.owner = p_role;
-  perform pg_notify('df_work', '');
+  v_id := df._enter(p_id, null, v_root, v_http, p_label, p_database, p_role);
+  insert into df.nodes (id, instance_id, node_type, query, result_name, left_node, right_node, submitted_by, database)
+  select n.id, v_id, n.node_type, n.query, n.result_name, n.left_node, n.right_node, p_role, p_database
+  from unnest(v_nodes) n;
   return v_id;
 end $$;
 

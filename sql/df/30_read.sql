@@ -105,8 +105,6 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
   where i.id = $1
 $$;
 
--- The nodes of one instance with their parents, and whether a newer generation of their scope has begun. A scope
--- is an execution id without its last number; it is over when any scope that it lies in is.
 -- The nodes of the prepared graph that an instance was started from; of an instance that the caller may see.
 create or replace function df._prepared(p_instance text)
 returns setof df._template_nodes language sql stable security definer set search_path = pg_catalog, pg_temp as $$
@@ -118,24 +116,43 @@ returns setof df._template_nodes language sql stable security definer set search
     or pg_has_role(session_user, (select c.relowner from pg_class c where c.oid = 'df.nodes'::regclass), 'member'))
 $$;
 
--- All nodes of an instance: what was written down, and what a prepared graph has besides.
+-- All nodes of an instance: what was written down, and what a prepared graph has besides. Of such a graph a THEN
+-- below the root has a row only where it failed: it completes with its right side, and runs since its left began.
 create or replace function df._nodes(p_instance text)
 returns table (
   id text, node_type text, query text, result_name text, left_node text, right_node text,
   status text, result jsonb, status_details jsonb, updated_at timestamptz
 ) language sql stable set search_path = pg_catalog, pg_temp as $$
-  with prepared as materialized (select * from df._prepared(p_instance)),
-  written as materialized (select * from df.nodes n where n.instance_id = p_instance)
+  with recursive prepared as materialized (select * from df._prepared(p_instance)),
+  written as materialized (select * from df.nodes n where n.instance_id = p_instance),
+  unwritten as materialized (select * from prepared p where not exists (select from written n where n.id = p.id)),
+  ends as (
+    select u.id as top, side.last, case when side.last then u.right_node else u.left_node end as at
+    from unwritten u cross join (values (true), (false)) side(last) where u.node_type = 'THEN'
+    union all
+    select e.top, e.last, case when e.last then u.right_node else u.left_node end
+    from ends e join unwritten u on u.id = e.at and u.node_type = 'THEN'
+  ), known as (
+    select e.top, min(n.status) filter (where e.last) as last_status, bool_or(true) as begun,
+      (array_agg(n.id) filter (where e.last))[1] as last_id, max(n.updated_at) as updated_at
+    from ends e join written n on n.id = e.at and n.status <> 'pending' group by e.top
+  )
   select n.id::text, n.node_type, coalesce(n.query, p.query), n.result_name, n.left_node::text, n.right_node::text,
     n.status, n.result, n.status_details, n.updated_at
   from written n left join prepared p on p.id = n.id
   union all
-  select p.id::text, p.node_type, p.query, p.result_name, p.left_node::text, p.right_node::text,
-    'pending', null, null, i.created_at
-  from prepared p join df.instances i on i.id = p_instance
-  where not exists (select from written n where n.id = p.id)
+  select u.id::text, u.node_type, u.query, u.result_name, u.left_node::text, u.right_node::text,
+    case when k.last_status = 'completed' then 'completed' when k.begun then 'running' else 'pending' end,
+    case when k.last_status = 'completed' then n.result end,
+    n.status_details, coalesce(k.updated_at, i.created_at)
+  from unwritten u
+  join df.instances i on i.id = p_instance
+  left join known k on k.top = u.id
+  left join written n on n.id = k.last_id
 $$;
 
+-- The nodes of one instance with their parents, and whether a newer generation of their scope has begun. A scope
+-- is an execution id without its last number; it is over when any scope that it lies in is.
 create or replace function df._seen(p_instance text)
 returns table (id text, inferred_status text, from_ancestor text)
 language sql stable set search_path = pg_catalog, pg_temp as $$

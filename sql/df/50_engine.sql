@@ -118,10 +118,9 @@ returns text[] language sql security definer set search_path = pg_catalog, pg_te
   select coalesce(array_agg(held.instance_id), '{}')
   from (
     select w.instance_id::text
-    from df._work w
-    where w.instance_id = any (p_instance)
-      and (w.instance_id::text, w.token) in (select * from unnest(p_instance, p_token))
-    order by w.instance_id for no key update
+    from unnest(p_instance, p_token) as c(instance, token)
+    join df._work w on w.instance_id = c.instance and w.token = c.token
+    order by w.instance_id for no key update of w
   ) held
 $$;
 
@@ -211,7 +210,7 @@ begin
       completed_at = case when e.status = 'completed' then v_now end
     from unnest(e_instance, e_status) as e(instance, status)
     where i.id = e.instance and e.instance = any (v_held)
-      and i.status in ('pending', 'running') and i.status <> e.status;
+      and i.status <> all (array['completed', 'failed', 'cancelled', e.status]);  -- no index on status may be used here
     insert into df._results (instance_id, node_id, result)
     select i.id, i.root_node, e.output
     from unnest(e_instance, e_output) as e(instance, output)

@@ -1,6 +1,6 @@
 -- Starting: pgflows.start is the one way in, for psql, triggers, the HTTP service and everything else.
 --   start            (41_submit.sql) runs as pgflows_run, so that the run is submitted by it
---   _open            validates and writes the instance, as the owner
+--   _open            validates and writes the instance, as the owner; where df is ours it starts the run as well
 --   _link            ties the orchestrator's id to the instance, as the owner
 --   _misfit          what is wrong with an input, as far as SQL can see: types and required fields of the top level
 --   revive           starts the graph of a run that failed, or that nobody began, anew; recorded steps answer
@@ -68,6 +68,7 @@ declare
   v_wrong record;
   v_most bigint := (select s.value::text::bigint from pgflows.settings s where s.name = 'max_input_bytes');
   v_before pgflows.instances;
+  v_run_role constant regrole := 'pgflows_run';
 begin
   select * into v_workflow from pgflows.workflows w where w.name = p_workflow and w.active;
   if not found then
@@ -105,6 +106,9 @@ begin
     end if;
     instance_id := v_before.instance_id;
     existed := true;
+  elsif v_workflow.template is not null then
+    perform pgflows._link(_open.instance_id, df._start_prepared(v_workflow.template, coalesce(p_label, p_workflow), v_run_role), v_run_role::text);
+    graph := null;
   end if;
   return next;
 end $$;

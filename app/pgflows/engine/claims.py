@@ -93,9 +93,8 @@ class Claims:
         graph = self._templates.get(key)
         if graph is None:
             async with self._turn:
-                graph = build(
-                    root, await self._conn.fetch("select * from df._load_template($1)", key)
-                )
+                rows = await self._conn.fetch("select * from df._load_template($1)", key)
+            graph = build(root, rows, prepared=True)
             self._templates[key] = graph
             if len(self._templates) > MOST_TEMPLATES:
                 self._templates.popitem(last=False)

@@ -24,7 +24,8 @@ class Node:
     `chain` is the node and the ancestors that complete at the same moment with the same result: the
     THEN whose right side it is, the IF whose branch it is. `rising` is the node and the ancestors
     that fail with it, up to where a branch ends. `unused` says that nobody looks at the result.
-    All are computed once for a graph.
+    A `silent` node gets a row only where it fails: readers of a prepared graph tell its state from
+    the nodes below it. All are computed once for a graph.
     """
 
     id: str
@@ -41,6 +42,7 @@ class Node:
     rising: tuple[Node, ...] = ()
     ends: bool = False
     unused: bool = False
+    silent: bool = False
     in_loop: bool = False
 
     @cached_property
@@ -97,8 +99,11 @@ Row = Mapping[str, Any] | Record
 BOUNDARIES = ("JOIN", "RACE", "LOOP")
 
 
-def build(root_id: str, rows: Sequence[Row]) -> Graph:
-    """Links the rows of one instance (or template). Raises KeyError where a child is missing."""
+def build(root_id: str, rows: Sequence[Row], *, prepared: bool = False) -> Graph:
+    """Links the rows of one instance, or of a prepared graph.
+
+    Raises KeyError where a child is missing.
+    """
     nodes = {r["id"]: Node(r["id"], r["node_type"], r["query"], r["result_name"]) for r in rows}
     children = {r["id"]: (r["left_node"], r["right_node"]) for r in rows}
     for node in nodes.values():
@@ -113,6 +118,8 @@ def build(root_id: str, rows: Sequence[Row]) -> Graph:
                 if (child := _adopt(node, nodes, other, "extra"))
             ]
     root = nodes[root_id]
+    for node in nodes.values():
+        node.silent = prepared and node.type == "THEN" and node is not root
     _relate(root)
     return Graph(root, nodes)
 

@@ -187,7 +187,7 @@ class Journal:
         """
         path, node = strand.path, strand.node
         while node is not None and node is not top:
-            if (node.id, path) not in self._shown:
+            if (node.id, path) not in self._shown and not node.silent:
                 self._shown.add((node.id, path))
                 entry.writes.append(Write((node.id,), "running", None, path))
                 entry.ending = Ending("running")
@@ -220,7 +220,8 @@ class Journal:
 
 
 def ids(node: Node) -> tuple[str, ...]:
-    return tuple(n.id for n in node.chain)
+    """The nodes that complete with this one and have a row to say so."""
+    return tuple(n.id for n in node.chain if not n.silent)
 
 
 FOREVER = math.inf

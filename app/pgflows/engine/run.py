@@ -224,8 +224,8 @@ class Run:
         strand.add(Write((node.id,), "completed", result, strand.path))
         if not root:
             strand.path = outer
-            if len(node.chain) > 1:
-                strand.add(Write(ids(node)[1:], "completed", result, outer))
+            if passed := ids(node)[1:]:
+                strand.add(Write(passed, "completed", result, outer))
         return result
 
     def _loop_failed(self, node: Node, message: str, strand: Strand, outer: str) -> NodeFailed:
