@@ -162,7 +162,7 @@ begin
     from unnest(w_instance, w_node, w_status, w_result, w_execution) as w(instance, node, status, result, execution)
     join df._work k on k.instance_id = w.instance
     join df.instances i on i.id = w.instance
-    join df._template_nodes t on t.hash = k.template and t.id = w.node
+    cross join lateral (select * from df._template_nodes n where n.hash = k.template and n.id = w.node limit 1) t
     where w.instance = any (v_prepared)
       and not exists (select from df.nodes n where n.instance_id = w.instance and n.id = w.node);
     get diagnostics v_new = row_count;
@@ -222,8 +222,9 @@ begin
 end $$;
 
 -- Runs compiled nodes (SELECTs that only compute and call pgflows.take, put, finish) of many instances in one
--- transaction, each in a subtransaction, as the calling role, with the checkpoints before them and their own.
---   p_text, p_execution, p_end   per entry: the statement, its execution id, whether its end is the instance's
+-- transaction as the calling role, with the checkpoints before them and their own.
+--   p_text, p_execution, p_end   per entry: the statement, which answers JSON text in one column, its execution id,
+--                                whether its end is the instance's
 --   c_entry, c_node              the nodes that complete with an entry's result
 --   w_*                          checkpoints that ride along
 -- An entry answers its result, or the error that it raised; held is false where the claim was lost.
@@ -238,19 +239,31 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_held text[] := df._fence(p_instance, p_token);
   v_results text[] := array_fill(null::text, array[cardinality(p_instance)]);
+  v_nothing constant text[] := v_results;
+  v_one_by_one boolean := false;
 begin
+  begin
+    for i in 1 .. cardinality(p_instance) loop
+      if p_instance[i] = any (v_held) then
+        execute p_text[i] into result;
+        v_results[i] := result;
+      end if;
+    end loop;
+  exception when others then
+    v_one_by_one := true;  -- in subtransactions of their own, which cost more, to find the one that fails
+    v_results := v_nothing;
+  end;
   for i in 1 .. cardinality(p_instance) loop
-    entry := i; held := p_instance[i] = any (v_held); result := null; error := null; code := null;
-    if held then
+    entry := i; held := p_instance[i] = any (v_held); error := null; code := null;
+    if held and v_one_by_one then
       begin
-        -- a text that begins with execute names a statement that this session has prepared
-        execute case when starts_with(p_text[i], 'execute ') then p_text[i] else 'select jsonb_build_object(''rows'', coalesce(jsonb_agg(to_jsonb(q)), ''[]''), ''row_count'', count(*))::text from ('
-          || p_text[i] || E'\n) q' end into result;
+        execute p_text[i] into result;
         v_results[i] := result;
       exception when others then
-        result := null; error := sqlerrm; code := sqlstate;
+        error := sqlerrm; code := sqlstate;
       end;
     end if;
+    result := v_results[i];
     return next;
   end loop;
   perform df._checkpoint(

@@ -25,62 +25,65 @@ create or replace function pgflows.take(p_df_id text, p_frame text, p_seq intege
 returns jsonb language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
   v_instance uuid := pgflows._run_of(p_df_id);
+  v_before jsonb;
   v_env jsonb;
+  v_step jsonb;
+  v_status text;
+  v_output jsonb;
+  v_failure jsonb;
   v_error jsonb;
-  v_awaited record;
 begin
-  select f.env into v_env from pgflows.frames f where f.df_id = p_df_id and f.frame = p_frame and f.seq = p_seq;
+  select f.env into v_before from pgflows.frames f where f.df_id = p_df_id and f.frame = p_frame and f.seq = p_seq;
   if not found then
     raise exception 'run % has no state % of strand %', p_df_id, p_seq, p_frame using errcode = 'PF003';
   end if;
-  if not v_env ? '@p' then
-    return v_env;
-  end if;
-  for v_awaited in
-    select p.value ->> 'key' as key, p.value ->> 'var' as var, p.value ->> 'try' as try, s.status, s.output, s.error
-    from jsonb_array_elements(v_env -> '@p') p
-    left join pgflows.step_runs s on s.instance_id = v_instance and s.step_key = p.value ->> 'key'
-  loop
-    if v_awaited.status = 'completed' then
-      if v_awaited.var is not null then
-        v_env := jsonb_set(v_env, array[v_awaited.var], v_awaited.output);
+  v_env := v_before - '@p';
+  for n in 0 .. coalesce(jsonb_array_length(v_before -> '@p'), 0) - 1 loop
+    v_step := v_before -> '@p' -> n;
+    select s.status, s.output, s.error into v_status, v_output, v_failure
+    from pgflows.step_runs s where s.instance_id = v_instance and s.step_key = v_step ->> 'key';
+    if v_status = 'completed' then
+      if v_step ? 'var' and v_step ->> 'var' is not null then
+        v_env := jsonb_set(v_env, array[v_step ->> 'var'], v_output);
       end if;
-    elsif v_awaited.status = 'failed' and v_awaited.try = 'true' then
-      v_error := coalesce(v_error, v_awaited.error || jsonb_build_object('step_key', v_awaited.key));
-    elsif v_awaited.status = 'failed' then
-      raise exception 'step % failed: %: %', v_awaited.key, v_awaited.error ->> 'type', v_awaited.error ->> 'message'
-        using errcode = 'PF001', detail = (v_awaited.error || jsonb_build_object('step_key', v_awaited.key))::text;
+    elsif v_status = 'failed' and v_step ->> 'try' = 'true' then
+      v_error := coalesce(v_error, v_failure || jsonb_build_object('step_key', v_step -> 'key'));
+    elsif v_status = 'failed' then
+      raise exception 'step % failed: %: %', v_step ->> 'key', v_failure ->> 'type', v_failure ->> 'message'
+        using errcode = 'PF001', detail = (v_failure || jsonb_build_object('step_key', v_step -> 'key'))::text;
     else
-      raise exception 'step % has no outcome', v_awaited.key
+      raise exception 'step % has no outcome', v_step ->> 'key'
         using errcode = 'PF002', hint = 'its service was called and did not record one; pgflows.revive starts the run again';
     end if;
   end loop;
   if v_error is not null then
     -- called inside a try: the strand goes on with the completion flag set, and without any of the results
-    select f.env || jsonb_build_object('@k', 'raise', '@x', v_error) into v_env
-    from pgflows.frames f where f.df_id = p_df_id and f.frame = p_frame and f.seq = p_seq;
+    v_env := (v_before - '@p') || jsonb_build_object('@k', 'raise', '@x', v_error);
   end if;
-  return v_env - '@p';
+  return v_env;
 end $$;
 
--- Opens the ledger rows of the steps to call, signed with the key of the day. A revived run asks again for what
--- it asked for before: what was recorded stays, and is open to this call.
+-- Opens the ledger rows of the steps to call, signed with the key of the day; returns that key where all rows are
+-- new. A revived run asks again for what it asked for before: what was recorded stays, and is open to this call.
 create or replace function pgflows._ask(p_instance uuid, p_call integer, p_steps jsonb)
-returns void language plpgsql as $$
+returns pgflows.signing_keys language plpgsql as $$
 declare
-  v_key text;
+  v_key pgflows.signing_keys;
   v_new integer;
 begin
-  select y.key_id into v_key from pgflows.signing_keys y where y.retired_at is null order by y.created_at desc limit 1;
+  select y.* into v_key from pgflows.signing_keys y where y.retired_at is null order by y.created_at desc limit 1;
   insert into pgflows.step_runs (instance_id, step_key, step, n, call, key_id, input, retry)
-  select p_instance, s ->> 'key', s ->> 'step', p_call, p_call, v_key, s -> 'input', nullif(s -> 'retry', 'null') from jsonb_array_elements(p_steps) s
-  where not exists (select from pgflows.step_runs r where r.instance_id = p_instance and r.step_key = s ->> 'key');
+  select p_instance, s ->> 'key', s ->> 'step', p_call, p_call, v_key.key_id, s -> 'input', nullif(s -> 'retry', 'null')
+  from jsonb_array_elements(p_steps) s
+  on conflict do nothing;
   get diagnostics v_new = row_count;
-  if v_new < jsonb_array_length(p_steps) then
-    update pgflows.step_runs r set call = p_call, key_id = v_key, requested_at = clock_timestamp()
-    from jsonb_array_elements(p_steps) s
-    where r.instance_id = p_instance and r.step_key = s ->> 'key';
+  if v_new = jsonb_array_length(p_steps) then
+    return v_key;
   end if;
+  update pgflows.step_runs r set call = p_call, key_id = v_key.key_id, requested_at = clock_timestamp()
+  from jsonb_array_elements(p_steps) s
+  where r.instance_id = p_instance and r.step_key = s ->> 'key';
+  return null;
 end $$;
 
 create or replace function pgflows.put(
@@ -89,43 +92,55 @@ create or replace function pgflows.put(
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
   v_instance uuid := pgflows._run_of(p_df_id);
+  v_steps integer := case when p_cond then jsonb_array_length(p_steps) else 0 end;
+  v_key pgflows.signing_keys;
   v_ret jsonb;
-  v_calls boolean;
 begin
   seq := p_seq + 1;
-  select f.ret into v_ret from pgflows.frames f where f.df_id = p_df_id and f.frame = p_frame and f.seq = put.seq;
+  if v_steps = 0 then
+    v_ret := jsonb_build_object('c', coalesce(p_cond, false), 'k', '[]'::jsonb);
+  elsif v_steps = 1 then
+    v_ret := jsonb_build_object('c', true, 'k', jsonb_build_array(p_steps -> 0 -> 'key'));
+    p_env := p_env || jsonb_build_object('@p', jsonb_build_array((p_steps -> 0) - '{input,step,retry}'::text[]));
+  else
+    select jsonb_build_object('c', true, 'k', jsonb_agg(s -> 'key')),
+      p_env || jsonb_build_object('@p', jsonb_agg(s - '{input,step,retry}'::text[]))
+    into v_ret, p_env from jsonb_array_elements(p_steps) s;
+  end if;
+  insert into pgflows.frames (df_id, frame, seq, env, ret) values (p_df_id, p_frame, put.seq, p_env, v_ret)
+  on conflict do nothing;
   if not found then
-    v_calls := p_cond and jsonb_array_length(p_steps) > 0;
-    if v_calls then
-      select jsonb_build_object('c', true, 'k', jsonb_agg(s -> 'key')),
-        p_env || jsonb_build_object('@p', jsonb_agg(s - '{input,step,retry}'::text[]))
-      into v_ret, p_env from jsonb_array_elements(p_steps) s;
-    else
-      v_ret := jsonb_build_object('c', coalesce(p_cond, false), 'k', '[]'::jsonb);
+    -- the node ran before, perhaps in another session just now: the insert waited for its commit
+    select f.ret into v_ret from pgflows.frames f where f.df_id = p_df_id and f.frame = p_frame and f.seq = put.seq;
+  else
+    if v_steps > 0 then
+      v_key := pgflows._ask(v_instance, put.seq, p_steps);
     end if;
-    insert into pgflows.frames (df_id, frame, seq, env, ret) values (p_df_id, p_frame, put.seq, p_env, v_ret)
-    on conflict do nothing;
-    if not found then
-      -- another session ran this node meanwhile; the insert waited for its commit
-      select f.ret into v_ret from pgflows.frames f where f.df_id = p_df_id and f.frame = p_frame and f.seq = put.seq;
-    else
-      if v_calls then
-        perform pgflows._ask(v_instance, put.seq, p_steps);
-      end if;
+    if p_seq > 1 then
       delete from pgflows.frames f where f.df_id = p_df_id and f.frame = p_frame and f.seq < p_seq;
     end if;
   end if;
   c := (v_ret ->> 'c')::boolean;
-  -- the requests, from the ledger: bodies are the recorded inputs, signed with the recorded keys
-  select coalesce(jsonb_agg(q.step_key order by q.n), '[]'), coalesce(jsonb_agg(q.body order by q.n), '[]'),
-    coalesce(jsonb_agg(pgflows._sign(q.key_id, q.inner_pad, q.outer_pad, p_df_id, q.step, q.step_key, put.seq, q.body) order by q.n), '[]')
-  into keys, bodies, signatures
-  from (
-    select k.n, s.step_key, s.step, s.input::text as body, y.key_id, y.inner_pad, y.outer_pad
-    from jsonb_array_elements_text(v_ret -> 'k') with ordinality k(key, n)
-    join pgflows.step_runs s on s.instance_id = v_instance and s.step_key = k.key
-    join pgflows.signing_keys y on y.key_id = s.key_id
-  ) q;
+  keys := v_ret -> 'k';
+  if jsonb_array_length(keys) = 0 then
+    bodies := '[]';
+    signatures := '[]';
+  elsif v_steps = 1 and v_key.key_id is not null then
+    bodies := jsonb_build_array((p_steps -> 0 -> 'input')::text);
+    signatures := jsonb_build_array(pgflows._sign(v_key.key_id, v_key.inner_pad, v_key.outer_pad, p_df_id,
+      p_steps -> 0 ->> 'step', p_steps -> 0 ->> 'key', put.seq, bodies ->> 0));
+  else
+    -- the requests, from the ledger: bodies are the recorded inputs, signed with the recorded keys
+    select jsonb_agg(q.body order by q.n),
+      jsonb_agg(pgflows._sign(q.key_id, q.inner_pad, q.outer_pad, p_df_id, q.step, q.step_key, put.seq, q.body) order by q.n)
+    into bodies, signatures
+    from (
+      select k.n, s.step_key, s.step, s.input::text as body, y.key_id, y.inner_pad, y.outer_pad
+      from jsonb_array_elements_text(keys) with ordinality k(key, n)
+      join pgflows.step_runs s on s.instance_id = v_instance and s.step_key = k.key
+      join pgflows.signing_keys y on y.key_id = s.key_id
+    ) q;
+  end if;
   return next;
 end $$;
 

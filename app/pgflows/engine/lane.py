@@ -39,10 +39,11 @@ class Ride:
     done: asyncio.Future[Result] = field(init=False)
 
 
-PREPARE = (
-    "prepare {name} (text, integer) as select jsonb_build_object('rows', "
-    "coalesce(jsonb_agg(to_jsonb(q)), '[]'), 'row_count', count(*))::text from ({shape}\n) q"
+AS_JSON = (
+    "select jsonb_build_object('rows', coalesce(jsonb_agg(to_jsonb(q)), '[]'), "
+    "'row_count', count(*))::text from ({text}\n) q"
 )
+PREPARE = "prepare {name} (text, integer) as " + AS_JSON
 
 
 class Lane:
@@ -85,12 +86,12 @@ class Lane:
     async def _text(self, conn: asyncpg.Connection[Any], ride: Ride) -> str:
         """What the server is to run: a shape is prepared once a session, so it is planned once."""
         if ride.shape is None:
-            return ride.text
+            return AS_JSON.replace("{text}", ride.text)
         known = self._prepared.setdefault(conn, {})
         name = known.get(ride.shape)
         if name is None:
             name = f"node_{len(known) + 1}"
-            await conn.execute(PREPARE.format(name=name, shape=ride.shape))
+            await conn.execute(PREPARE.replace("{name}", name).replace("{text}", ride.shape))
             known[ride.shape] = name
         return f"execute {name} ('{ride.instance}', {ride.version})"
 
