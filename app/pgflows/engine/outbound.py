@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 
 from pgflows.engine import multipart
+from pgflows.engine.pushes import Answer, Pushes, TooLarge
 from pgflows.engine.results import NodeFailed, Result, storable
 from pgflows.engine.targets import GuardedResolver, NotPublic, Targets
 
@@ -24,6 +27,7 @@ class Outbound:
     def __init__(self, targets: Targets, most: int, connections: int = 100) -> None:
         self.targets = targets
         self._most = most
+        self._pushes = Pushes(most, connections)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=0,
@@ -34,11 +38,13 @@ class Outbound:
             auto_decompress=True,
             skip_auto_headers=("User-Agent", "Content-Type"),
             cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(),  # the node's own is about the whole call
         )
         self.calls = 0
         self.repeats = 0
 
     async def close(self) -> None:
+        self._pushes.close()
         await self._session.close()
 
     async def call(
@@ -61,9 +67,10 @@ class Outbound:
         if (parts := spec.get("parts")) is not None:
             headers["Content-Type"], data = multipart.encode(parts, fill)
         timeout = spec.get("timeout_seconds") or 30
-        if not self.targets.is_step(url) and not self.targets.is_listed(url):
-            await refresh()
         step = self.targets.is_step(url)
+        if not step and not self.targets.is_listed(url):
+            await refresh()
+            step = self.targets.is_step(url)
         if not step and not self.targets.is_listed(url):
             raise NodeFailed(
                 f"Blocked: {url} is neither a registered base URL of steps nor below a prefix of "
@@ -72,7 +79,7 @@ class Outbound:
         seconds = FIRST_PAUSE
         while True:
             try:
-                status, result, wait = await self._once(method, url, data, headers, timeout)
+                status, result, wait = await self._once(method, url, data, headers, timeout, step)
             except Unanswered:
                 if not step:
                     raise
@@ -89,21 +96,24 @@ class Outbound:
         return result
 
     async def _once(
-        self, method: str, url: str, body: bytes | None, headers: dict[str, str], seconds: float
+        self,
+        method: str,
+        url: str,
+        body: bytes | None,
+        headers: dict[str, str],
+        seconds: float,
+        step: bool,
     ) -> tuple[int, Result, float | None]:
         """Status, result and Retry-After in seconds; Unanswered where there is no answer."""
         self.calls += 1
         began = time.monotonic()
+        split = urlsplit(url)
         try:
-            async with self._session.request(
-                method,
-                url,
-                data=body,
-                headers=headers,
-                allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(total=seconds),
-            ) as answer:
-                raw = await _read(answer, self._most)
+            async with asyncio.timeout(seconds):
+                if step and self._pushes.takes(url, split):
+                    answer = await self._pushes.call(method, split, headers, body)
+                else:
+                    answer = await self._ask(method, url, headers, body)
         except TooLarge as e:
             raise NodeFailed(
                 f"HTTP {method} {url}: the answer is larger than {e} bytes, the limit of the "
@@ -112,27 +122,35 @@ class Outbound:
         except TimeoutError:
             raise Unanswered(f"HTTP timeout after {seconds}s: {url}") from None
         except (aiohttp.ClientError, OSError, ValueError) as e:
+            if step and isinstance(e, ValueError):
+                raise NodeFailed(f"HTTP {method} {url} cannot be sent: {e}") from e
             if isinstance(reason := getattr(e, "os_error", None), NotPublic):
                 raise NodeFailed(f"Blocked: {reason}") from e
             raise Unanswered(
                 f"HTTP connection failed: {url} - error sending request for url ({url})"
             ) from e
-        text, encoding = _decode(raw, answer.headers.get("content-type"))
+        text, encoding = _decode(answer.body, answer.header("content-type"))
         result = Result.of(
             {
                 "status": answer.status,
                 "body": text,
                 "encoding": encoding,
-                "headers": {k.lower(): v for k, v in answer.headers.items()},
+                "headers": dict(answer.headers),
                 "ok": 200 <= answer.status < 300,
                 "duration_ms": round((time.monotonic() - began) * 1000),
             }
         )
-        return answer.status, result, _seconds(answer.headers.get("retry-after"))
+        return answer.status, result, _seconds(answer.header("retry-after"))
 
-
-class TooLarge(Exception):
-    """The answer has more bytes than this."""
+    async def _ask(
+        self, method: str, url: str, headers: dict[str, str], body: bytes | None
+    ) -> Answer:
+        async with self._session.request(
+            method, url, data=body, headers=headers, allow_redirects=False
+        ) as answer:
+            raw = await _read(answer, self._most)
+        found = [(k.lower(), v) for k, v in answer.headers.items()]
+        return Answer(answer.status, found, raw)
 
 
 async def _read(answer: aiohttp.ClientResponse, most: int) -> bytes:

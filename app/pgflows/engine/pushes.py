@@ -1,0 +1,234 @@
+"""HTTP/1.1 as the engine's calls to step services need it, on httptools and kept connections.
+
+Calls of steps are most of what an engine does, and a general client costs three times as much a
+call. What is not plain http to a plain URL is left to that client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import cast
+from urllib.parse import SplitResult
+
+import httptools
+
+PLAIN = re.compile(r"[!-~]+")
+UNSENDABLE = re.compile(r"[\r\n\0]")
+
+
+class TooLarge(Exception):
+    """The answer has more bytes than this."""
+
+
+@dataclass(slots=True)
+class Answer:
+    status: int = 0
+    headers: list[tuple[str, str]] = field(default_factory=list)
+    body: bytes = b""
+
+    def header(self, name: str) -> str | None:
+        """The last header of this (lower-case) name."""
+        return next((v for k, v in reversed(self.headers) if k == name), None)
+
+
+class Pushes:
+    """Kept connections, at most so many to one service; further calls queue for them."""
+
+    def __init__(self, most: int, connections: int) -> None:
+        self._most = most
+        self._connections = connections
+        self._hosts: dict[tuple[str, int], Host] = {}
+
+    @staticmethod
+    def takes(url: str, split: SplitResult) -> bool:
+        return split.scheme == "http" and not split.fragment and PLAIN.fullmatch(url) is not None
+
+    async def call(
+        self, method: str, split: SplitResult, headers: Mapping[str, str], body: bytes | None
+    ) -> Answer:
+        """Raises OSError where nobody answers, TooLarge, or ValueError for what cannot be sent."""
+        address = (split.hostname or "", split.port or 80)
+        host = self._hosts.get(address)
+        if host is None:
+            host = self._hosts[address] = Host(*address, self._connections, self._most)
+        request = _request(method, split, headers, body)
+        connection = await host.take()
+        try:
+            return await connection.exchange(request)
+        finally:
+            host.give_back(connection)
+
+    def close(self) -> None:
+        for host in self._hosts.values():
+            host.close()
+
+
+def _request(
+    method: str, split: SplitResult, headers: Mapping[str, str], body: bytes | None
+) -> bytes:
+    target = (split.path or "/") + (f"?{split.query}" if split.query else "")
+    lines = [f"{method} {target} HTTP/1.1"]
+    if not any(name.lower() == "host" for name in headers):
+        lines.append(f"host: {split.netloc.rpartition('@')[2]}")
+    for name, value in headers.items():
+        if UNSENDABLE.search(name) or UNSENDABLE.search(value):
+            raise ValueError(f"the header {name!r} holds a line break")
+        lines.append(f"{name}: {value}")
+    lines.append(f"content-length: {len(body or b'')}\r\n\r\n")
+    return "\r\n".join(lines).encode() + (body or b"")
+
+
+class Host:
+    """The connections to one service."""
+
+    def __init__(self, name: str, port: int, most: int, most_bytes: int) -> None:
+        self._name, self._port = name, port
+        self._most_bytes = most_bytes
+        self._free: list[Connection] = []
+        self._room = most
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def take(self) -> Connection:
+        """A connection, in the order of the asking."""
+        if self._room:
+            self._room -= 1
+        else:
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(turn)
+            try:
+                await turn
+            except BaseException:
+                if turn.done() and not turn.cancelled():
+                    self._leave()
+                raise
+        while self._free:
+            connection = self._free.pop()
+            if connection.open:
+                return connection
+        try:
+            loop = asyncio.get_running_loop()
+            _, connection = await loop.create_connection(
+                lambda: Connection(self._most_bytes), self._name, self._port
+            )
+        except BaseException:
+            self._leave()
+            raise
+        return connection
+
+    def give_back(self, connection: Connection) -> None:
+        if connection.open:
+            self._free.append(connection)
+        self._leave()
+
+    def _leave(self) -> None:
+        """Hands the place to the first in the queue."""
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._room += 1
+
+    def close(self) -> None:
+        for connection in self._free:
+            connection.close()
+        self._free.clear()
+
+
+class Connection(asyncio.Protocol):
+    """One exchange at a time; what goes wrong in it closes the connection."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._transport: asyncio.Transport | None = None
+        self._answering: asyncio.Future[Answer] | None = None
+        self._answer = Answer()
+        self._chunks: list[bytes] = []
+        self._size = 0
+
+    @property
+    def open(self) -> bool:
+        return self._transport is not None and not self._transport.is_closing()
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def exchange(self, request: bytes) -> Answer:
+        """A caller that is cancelled leaves a closed connection behind."""
+        if self._transport is None or self._transport.is_closing():
+            raise ConnectionResetError("the connection was closed")
+        self._parser = httptools.HttpResponseParser(self)
+        self._answer, self._chunks, self._size = Answer(), [], 0
+        self._answering = asyncio.get_running_loop().create_future()
+        self._transport.write(request)
+        try:
+            return await self._answering
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            self._answering = None
+
+    # -- what the transport says
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's are not its children
+
+    def data_received(self, data: bytes) -> None:
+        if self._answering is None:
+            self.close()  # nobody asked
+            return
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as e:
+            self._fail(ConnectionResetError(f"the answer is not HTTP: {e}"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        if self._answering is None:
+            return
+        if exc is None and self._answer.status and not self._sized():
+            self._finish()
+        else:
+            self._fail(exc or ConnectionResetError("the connection was closed without an answer"))
+
+    def _sized(self) -> bool:
+        return any(k in ("content-length", "transfer-encoding") for k, _ in self._answer.headers)
+
+    # -- what the parser says
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._answer.headers.append((name.decode("latin-1").lower(), value.decode("latin-1")))
+
+    def on_headers_complete(self) -> None:
+        self._answer.status = self._parser.get_status_code()
+
+    def on_body(self, body: bytes) -> None:
+        self._size += len(body)
+        if self._size > self._most:
+            self._fail(TooLarge(self._most))
+        else:
+            self._chunks.append(body)
+
+    def on_message_complete(self) -> None:
+        if self._answer.status < 200:  # an interim answer; the real one follows
+            self._answer = Answer()
+            return
+        if not self._parser.should_keep_alive():
+            self.close()
+        self._finish()
+
+    def _finish(self) -> None:
+        self._answer.body = b"".join(self._chunks)
+        if self._answering is not None and not self._answering.done():
+            self._answering.set_result(self._answer)
+
+    def _fail(self, error: Exception) -> None:
+        if self._answering is not None and not self._answering.done():
+            self._answering.set_exception(error)
+        self.close()
