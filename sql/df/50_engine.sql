@@ -79,7 +79,7 @@ begin
   select count(*), array_agg(f.instance_id order by f.instance_id) filter (where f.hopeless)
   into v_freed, v_hopeless from freed f;
   if v_hopeless is not null then
-    perform df._give_up(h, 'five engines in a row died while they ran this instance, without any progress between')
+    perform df._give_up(h, 'at least five engines died while they ran this instance, without any progress between')
     from unnest(v_hopeless) h;
   end if;
   return v_freed;

@@ -118,12 +118,8 @@ async def test_a_run_that_kills_its_engines_fails_and_its_neighbours_do_not(
     peer, url = killer
     engines = peer.engines
     poison = await runs.start(f"df.seq(df.http('{url}'), {effect('after')})")
-    # they wait in the engine's memory, too shortly to be parked
-    waits = "df.wait_for_signal('go', 100000)"
-    good = [
-        await runs.start(f"df.race({waits}, df.seq(df.sleep(2), {effect(str(n))}))")
-        for n in range(30)
-    ]
+    # they are in the engine's memory each time, too shortly to be parked
+    good = [await runs.start(f"df.seq(df.sleep(1), {effect(str(n))})") for n in range(30)]
     for _ in range(2):
         engines.append(spawn("engine", dsn=database.dsn, PGFLOWS_HTTP_TARGETS=f"private:{url}"))
 
@@ -133,12 +129,11 @@ async def test_a_run_that_kills_its_engines_fails_and_its_neighbours_do_not(
             if engine.popen.poll() is not None:
                 engine.start()
         await runs.conn.execute(SILENT)
-        await runs.conn.execute(AT_ONCE)
         return await runs.status(poison) == "failed"
 
     await until(over, 60, "the end of the run that kills")
-    assert "five engines in a row died" in await runs.output(poison)
-    assert peer.killed == 5
+    assert "at least five engines died" in await runs.output(poison)
+    assert 5 <= peer.killed <= 8
     for instance in good:
         assert await runs.ended(instance) == "completed"
     assert await runs.effects() == sorted(str(n) for n in range(30))
@@ -201,5 +196,6 @@ async def test_the_run_that_kills_is_found_among_many(runs: Runs) -> None:
             lives.held.clear()
         if not await runs.work(poison):
             break
-    assert (deaths, await runs.status(poison)) == (5, "failed")
+    assert await runs.status(poison) == "failed"
+    assert 5 <= deaths <= 10
     assert (await runs.states())["failed"] == 1

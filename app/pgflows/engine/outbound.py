@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -15,6 +18,7 @@ from pgflows.engine.targets import GuardedResolver, NotPublic, Targets
 
 AGAIN = frozenset({409, 429, 502, 503, 504})
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
+TURN_SECONDS = 2.0
 TEXTUAL = ("text/", "json", "xml", "javascript", "x-www-form-urlencoded", "yaml", "csv")
 
 
@@ -24,6 +28,8 @@ class Outbound:
     def __init__(self, targets: Targets, most: int, connections: int = 100) -> None:
         self.targets = targets
         self._most = most
+        self._connections = connections
+        self._gates: dict[tuple[str, str], asyncio.Semaphore] = {}
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=0,
@@ -72,7 +78,8 @@ class Outbound:
         seconds = FIRST_PAUSE
         while True:
             try:
-                status, result, wait = await self._once(method, url, data, headers, timeout)
+                async with self._turn(url, pause):
+                    status, result, wait = await self._once(method, url, data, headers, timeout)
             except Unanswered:
                 if not step:
                     raise
@@ -87,6 +94,29 @@ class Outbound:
             raise NodeFailed(f"HTTP {method} {url} returned {status}: {result.value['body']}")
         storable(result.text)
         return result
+
+    @asynccontextmanager
+    async def _turn(
+        self, url: str, pause: Callable[[float], Awaitable[None]]
+    ) -> AsyncIterator[None]:
+        """One of the connections to this server. The time-out of a call does not run meanwhile,
+        and who waits for long does it outside of memory: a slow server must not fill the engine.
+        """
+        split = urlsplit(url)
+        gate = self._gates.setdefault(
+            (split.scheme, split.netloc), asyncio.Semaphore(self._connections)
+        )
+        while True:
+            try:
+                async with asyncio.timeout(TURN_SECONDS):
+                    await gate.acquire()
+                break
+            except TimeoutError:
+                await pause(LONGEST_PAUSE)
+        try:
+            yield
+        finally:
+            gate.release()
 
     async def _once(
         self, method: str, url: str, body: bytes | None, headers: dict[str, str], seconds: float
