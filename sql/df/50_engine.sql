@@ -40,41 +40,33 @@ end $$;
 
 -- Frees what these engines hold; a locked row waits for the next time. p_died: they did not end in order, which one of
 -- their runs may have caused. So a death counts against the runs that the engine had taken within its last minute
--- and that have come no further since the death before. Runs with two deaths or more come back in groups, three seconds
--- apart and smaller after each death, so that the culprit is soon alone when it kills. The fifth death fails a run, if
--- one other at most could be to blame as well. Where the server itself was away nobody is blamed.
+-- and that have come no further since the death before. _claim hands out runs with two deaths or more with care, so
+-- that the culprit is soon alone when it kills: then the fifth death, or a later one, fails it. Where the server
+-- itself was away nobody is blamed.
 create or replace function df._free(p_engines uuid[], p_died boolean default false)
 returns integer language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-  v_now timestamptz := clock_timestamp();
   v_freed integer;
   v_hopeless text[];
 begin
   with held as materialized (
-    select w.instance_id, w.failures, w.progress, p_died and exists (
-      select from df._worker_epoch e where e.epoch_id = w.owner
-        and e.last_seen_at > pg_postmaster_start_time() and w.wake_at > e.last_seen_at - interval '1 min'
-    ) as blamed
-    from df._work w where w.owner = any (p_engines)
-    order by w.instance_id for no key update skip locked
+    select w.instance_id, w.failures, w.progress, p_died and e.last_seen_at > pg_postmaster_start_time()
+        and w.wake_at > e.last_seen_at - interval '1 min' as blamed,
+      w.wake_at > e.last_seen_at - interval '10 s' as young
+    from df._work w left join df._worker_epoch e on e.epoch_id = w.owner
+    where w.owner = any (p_engines)
+    order by w.instance_id for no key update of w skip locked
   ), counted as (
-    select h.instance_id, h.blamed, p.at, case
-      when not h.blamed then h.failures
-      when h.progress = p.at then least(h.failures + 1, case when count(*) filter (where h.blamed) over () <= 2 then 5 else 4 end)
-      else 1
-    end as n
+    select h.*, p.at, case when not h.blamed then h.failures when h.progress = p.at then h.failures + 1 else 1 end as n
     from held h left join lateral (select df._progress(h.instance_id) as at where h.blamed) p on true
-  ), paced as (
-    select c.*, interval '3 s' * least(20, floor(sum(case
-      when not c.blamed or c.n < 2 then 0 when c.n = 2 then 0.01 when c.n = 3 then 0.1 else 1
-    end) over (order by c.n, random() rows unbounded preceding) - 0.001)) as pause
+  ), judged as (
+    select c.*, c.blamed and c.n >= 5 and (c.young or count(*) filter (where c.blamed and c.n >= 5) over () = 1) as hopeless
     from counted c
   ), freed as (
-    update df._work w set owner = null, token = null, failures = p.n,
-      progress = case when p.blamed then p.at else w.progress end,
-      wake_at = case when p.pause > interval '0' then v_now + p.pause else least(w.wake_at, v_now) end
-    from paced p where w.instance_id = p.instance_id
-    returning w.instance_id::text, p.blamed and p.n >= 5 as hopeless
+    update df._work w set owner = null, token = null, failures = j.n, wake_at = least(w.wake_at, clock_timestamp()),
+      progress = case when j.blamed then j.at else w.progress end
+    from judged j where w.instance_id = j.instance_id
+    returning w.instance_id::text, j.hopeless
   )
   select count(*), array_agg(f.instance_id order by f.instance_id) filter (where f.hopeless)
   into v_freed, v_hopeless from freed f;
@@ -125,14 +117,33 @@ returns table (
 ) language sql set search_path = pg_catalog, pg_temp as $$
   with free as (
     select w.instance_id, w.state from df._work w
-    where w.owner is null and w.wake_at <= clock_timestamp()
+    where w.owner is null and w.wake_at <= clock_timestamp() and w.failures < 2
       and exists (select from df._worker_epoch e where e.epoch_id = p_engine)
     order by w.wake_at limit p_limit for no key update skip locked
+  ), suspect as (
+    -- a hundred, ten, or one of those that may kill their engine, and no more before it has lived with them for a while
+    select w.instance_id, w.state from df._work w where w.instance_id in (
+      select s.instance_id from (
+        select d.instance_id, sum(case d.failures when 2 then 0.01 when 3 then 0.1 else 1 end)
+          over (order by d.wake_at, d.instance_id) as load
+        from (
+          select * from df._work d where d.owner is null and d.wake_at <= clock_timestamp() and d.failures >= 2
+          order by d.wake_at, d.instance_id limit 100
+        ) d
+      ) s where s.load <= 1
+    ) and w.owner is null and p_limit > 0 and exists (select from df._worker_epoch e where e.epoch_id = p_engine)
+      and not exists (
+        select from df._work o where o.owner = p_engine and o.failures >= 2
+          and o.wake_at > clock_timestamp() - interval '3 s'
+      )
+    order by w.instance_id limit greatest(p_limit - (select count(*) from free), 1) for no key update skip locked
+  ), due as (
+    select * from free union all select * from suspect
   ), taken as (
     update df._work w set owner = p_engine, token = gen_random_uuid(), wake_at = clock_timestamp(),
       state = coalesce(w.state, '{}')
-    from free where w.instance_id = free.instance_id
-    returning w.instance_id, w.token, w.template, w.vars, free.state
+    from due where w.instance_id = due.instance_id
+    returning w.instance_id, w.token, w.template, w.vars, due.state
   )
   select t.instance_id::text, t.token, i.label, r.rolname::text, i.root_node::text, t.template,
     t.vars, t.state, i.database
