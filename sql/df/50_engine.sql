@@ -110,6 +110,8 @@ begin
   return next;
 end $$;
 
+-- By the statement's time: a function that may change in mid-statement, such as clock_timestamp(), cannot bound an
+-- index scan, and all that sleep would be looked at.
 create or replace function df._claim(p_engine uuid, p_limit integer)
 returns table (
   instance_id text, token uuid, label text, role text, root_node text, template bytea,
@@ -117,7 +119,7 @@ returns table (
 ) language sql set search_path = pg_catalog, pg_temp as $$
   with free as (
     select w.instance_id, w.state from df._work w
-    where w.owner is null and w.wake_at <= clock_timestamp() and w.failures < 2
+    where w.owner is null and w.wake_at <= statement_timestamp() and w.failures < 2
       and exists (select from df._worker_epoch e where e.epoch_id = p_engine)
     order by w.wake_at limit p_limit for no key update skip locked
   ), suspect as (
@@ -127,14 +129,14 @@ returns table (
         select d.instance_id, sum(case d.failures when 2 then 0.01 when 3 then 0.1 else 1 end)
           over (order by d.wake_at, d.instance_id) as load
         from (
-          select * from df._work d where d.owner is null and d.wake_at <= clock_timestamp() and d.failures >= 2
+          select * from df._work d where d.owner is null and d.wake_at <= statement_timestamp() and d.failures >= 2
           order by d.wake_at, d.instance_id limit 100
         ) d
       ) s where s.load <= 1
     ) and w.owner is null and p_limit > 0 and exists (select from df._worker_epoch e where e.epoch_id = p_engine)
       and not exists (
         select from df._work o where o.owner = p_engine and o.failures >= 2
-          and o.wake_at > clock_timestamp() - interval '3 s'
+          and o.wake_at > statement_timestamp() - interval '3 s'
       )
     order by w.instance_id limit greatest(p_limit - (select count(*) from free), 1) for no key update skip locked
   ), due as (
