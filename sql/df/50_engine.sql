@@ -106,7 +106,10 @@ begin
     and not exists (select from df._work w where w.owner = e.epoch_id);
   end if;
   at := clock_timestamp();
-  select min(w.wake_at) into due from df._work w where w.owner is null;
+  select least(
+    (select min(w.wake_at) from df._work w where w.owner is null and w.failures < 2),
+    (select min(w.wake_at) from df._work w where w.owner is null and w.failures >= 2)
+  ) into due;
   return next;
 end $$;
 
@@ -127,10 +130,10 @@ returns table (
     select w.instance_id, w.state from df._work w where w.instance_id in (
       select s.instance_id from (
         select d.instance_id, sum(case d.failures when 2 then 0.01 when 3 then 0.1 else 1 end)
-          over (order by d.wake_at, d.instance_id) as load
+          over (order by d.wake_at, d.instance_id rows unbounded preceding) as load
         from (
           select * from df._work d where d.owner is null and d.wake_at <= statement_timestamp() and d.failures >= 2
-          order by d.wake_at, d.instance_id limit 100
+          order by d.wake_at limit 100
         ) d
       ) s where s.load <= 1
     ) and w.owner is null and p_limit > 0 and exists (select from df._worker_epoch e where e.epoch_id = p_engine)
