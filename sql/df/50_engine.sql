@@ -120,30 +120,29 @@ returns table (
   instance_id text, token uuid, label text, role text, root_node text, template bytea,
   vars jsonb, state text, database text
 ) language sql set search_path = pg_catalog, pg_temp as $$
-  with free as (
-    select w.instance_id, w.state from df._work w
-    where w.owner is null and w.wake_at <= statement_timestamp() and w.failures < 2
-      and exists (select from df._worker_epoch e where e.epoch_id = p_engine)
-    order by w.wake_at limit p_limit for no key update skip locked
-  ), suspect as (
+  with suspect as (
     -- a hundred, ten, or one of those that may kill their engine, and no more before it has lived with them for a while
-    select w.instance_id, w.state from df._work w where w.instance_id in (
-      select s.instance_id from (
-        select d.instance_id, sum(case d.failures when 2 then 0.01 when 3 then 0.1 else 1 end)
-          over (order by d.wake_at, d.instance_id rows unbounded preceding) as load
-        from (
-          select * from df._work d where d.owner is null and d.wake_at <= statement_timestamp() and d.failures >= 2
-          order by d.wake_at limit 100
-        ) d
-      ) s where s.load <= 1
-    ) and w.owner is null and p_limit > 0 and exists (select from df._worker_epoch e where e.epoch_id = p_engine)
+    select w.instance_id, w.state from (
+      select d.instance_id, sum(case d.failures when 2 then 0.01 when 3 then 0.1 else 1 end)
+        over (order by d.wake_at, d.instance_id rows unbounded preceding) as load
+      from (
+        select * from df._work d where d.owner is null and d.wake_at <= statement_timestamp() and d.failures >= 2
+        order by d.wake_at limit 100
+      ) d
+    ) s join df._work w on w.instance_id = s.instance_id
+    where s.load <= 1 and w.owner is null and exists (select from df._worker_epoch e where e.epoch_id = p_engine)
       and not exists (
         select from df._work o where o.owner = p_engine and o.failures >= 2
           and o.wake_at > statement_timestamp() - interval '3 s'
       )
-    order by w.instance_id limit greatest(p_limit - (select count(*) from free), 1) for no key update skip locked
+    order by w.instance_id limit p_limit for no key update of w skip locked
+  ), free as (
+    select w.instance_id, w.state from df._work w
+    where w.owner is null and w.wake_at <= statement_timestamp() and w.failures < 2
+      and exists (select from df._worker_epoch e where e.epoch_id = p_engine)
+    order by w.wake_at limit p_limit - (select count(*) from suspect) for no key update skip locked
   ), due as (
-    select * from free union all select * from suspect
+    select * from suspect union all select * from free
   ), taken as (
     update df._work w set owner = p_engine, token = gen_random_uuid(), wake_at = clock_timestamp(),
       state = coalesce(w.state, '{}')
