@@ -80,34 +80,44 @@ async def peer(runs: Runs) -> AsyncIterator[tuple[list[int], str]]:
     await runner.cleanup()
 
 
-@pytest.mark.parametrize(
-    ("graph", "wakes"),
-    [
-        ("df.sleep(4)", True),
-        ("df.wait_for_signal('go', 4)", True),
-        ("df.wait_for_signal('go')", False),
-        ("df.http('{url}')", True),
-        ("df.join(df.sleep(4), df.wait_for_signal('go', 5))", True),
-        ("df.race(df.sleep(999999999999999999), df.wait_for_signal('go', 4))", True),
-        ("df.race(df.wait_for_schedule('0 0 1 1 *'), df.sleep(4))", True),
-        ("df.loop(df.seq(df.sleep(4), df.break()))", True),
-    ],
-)
-async def test_a_long_wait_leaves_memory_and_comes_back(
-    database: Database, runs: Runs, peer: tuple[list[int], str], graph: str, wakes: bool
+WAITS = {
+    "df.sleep(4)": True,
+    "df.wait_for_signal('go', 4)": True,
+    "df.wait_for_signal('go')": False,
+    "df.http('{url}')": True,
+    "df.join(df.sleep(4), df.wait_for_signal('go', 5))": True,
+    "df.race(df.sleep(999999999999999999), df.wait_for_signal('go', 4))": True,
+    "df.race(df.wait_for_schedule('0 0 1 1 *'), df.sleep(4))": True,
+    "df.loop(df.seq(df.sleep(4), df.break()))": True,
+}
+
+
+async def test_long_waits_leave_memory_and_come_back(
+    database: Database, runs: Runs, peer: tuple[list[int], str]
 ) -> None:
     _, url = peer
-    graph = f"df.seq({effect('before')}, df.seq({graph.replace('{url}', url)}, {effect('after')}))"
+    started = {}
+    for n, wait in enumerate(WAITS):
+        flow = f"df.seq({wait.replace('{url}', url)}, {effect(f'{n} after')})"
+        started[await runs.start(f"df.seq({effect(f'{n} before')}, {flow})")] = WAITS[wait]
+    seen: set[str] = set()
+
+    async def all_were_parked() -> bool:
+        seen.update([i for i in started if await runs.parked(i)])
+        return seen == set(started)
+
     async with running_engine(database):
-        instance = await parked(runs, graph)
-        assert await runs.effects() == ["before"]
-        row = await runs.work(instance)
-        assert row is not None
-        if not wakes:
-            assert row["wake_at"].year == 9999, row["wake_at"]  # asyncpg's infinity
-            await runs.conn.execute("select df.signal($1, 'go', '{}')", instance)
-        assert await runs.ended(instance) == "completed", await runs.output(instance)
-    assert await runs.effects() == ["after", "before"]
+        await until(all_were_parked, what="each run being parked")
+        for instance, wakes in started.items():
+            if not wakes:
+                row = await runs.work(instance)
+                assert row is not None
+                assert row["wake_at"].year == 9999, row["wake_at"]  # asyncpg's infinity
+                await runs.conn.execute("select df.signal($1, 'go', '{}')", instance)
+        for instance in started:
+            assert await runs.ended(instance) == "completed", await runs.output(instance)
+    both = [f"{n} {when}" for n in range(len(WAITS)) for when in ("after", "before")]
+    assert await runs.effects() == both
 
 
 @pytest.mark.parametrize(
