@@ -16,23 +16,71 @@ begin
   on conflict (epoch_id) do update set last_seen_at = clock_timestamp();
 end $$;
 
-create or replace function df._free(p_engines uuid[])
-returns integer language sql set search_path = pg_catalog, pg_temp as $$
-  with held as (
-    select w.instance_id from df._work w where w.owner = any (p_engines)
-    order by w.instance_id for no key update skip locked
-  ), freed as (
-    update df._work w set owner = null, token = null, wake_at = least(w.wake_at, clock_timestamp())
-    from held where w.instance_id = held.instance_id
-    returning 1
-  )
-  select count(*)::integer from freed
+-- How far a run has come: when a node of it last ended.
+create or replace function df._progress(p_instance text)
+returns timestamptz language sql stable set search_path = pg_catalog, pg_temp as $$
+  select coalesce(max(n.updated_at), '-infinity') from df.nodes n
+  where n.instance_id = p_instance and n.status in ('completed', 'failed')
 $$;
 
-create or replace function df._close_engine(p_engine uuid)
+-- Ends a run whose claim the caller has locked, with the reason as the root's error.
+create or replace function df._give_up(p_instance text, p_reason text)
 returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
-  if df._free(array[p_engine]) > 0 then
+  delete from df._work w where w.instance_id = p_instance;
+  delete from df._signals s where s.instance_id = p_instance;
+  insert into df.nodes (id, instance_id, node_type, submitted_by)
+  select t.id, i.id, t.node_type, i.submitted_by
+  from df.instances i join df._template_nodes t on t.id = i.root_node
+  where i.id = p_instance and not exists (select from df.nodes n where n.instance_id = i.id and n.id = i.root_node);
+  update df.nodes n set status = 'failed', result = to_jsonb(p_reason), updated_at = clock_timestamp()
+  from df.instances i where i.id = p_instance and n.instance_id = p_instance and n.id = i.root_node;
+  update df.instances i set status = 'failed', updated_at = clock_timestamp() where i.id = p_instance;
+end $$;
+
+-- Frees what these engines hold; a locked row waits for the next time. p_died: they did not end in order, which one of
+-- their runs may have caused. So a death counts against the runs that the engine had taken within its last minute
+-- and that have come no further since the death before. _claim hands out runs with two deaths or more with care, so
+-- that the culprit is soon alone when it kills: then the fifth death, or a later one, fails it. Where the server
+-- itself was away nobody is blamed.
+create or replace function df._free(p_engines uuid[], p_died boolean default false)
+returns integer language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  v_freed integer;
+  v_hopeless text[];
+begin
+  with held as materialized (
+    select w.instance_id, w.failures, w.progress, p_died and e.last_seen_at > pg_postmaster_start_time()
+        and w.wake_at > e.last_seen_at - interval '1 min' as blamed,
+      w.wake_at > e.last_seen_at - interval '10 s' as young
+    from df._work w left join df._worker_epoch e on e.epoch_id = w.owner
+    where w.owner = any (p_engines)
+    order by w.instance_id for no key update of w skip locked
+  ), counted as (
+    select h.*, p.at, case when not h.blamed then h.failures when h.progress = p.at then h.failures + 1 else 1 end as n
+    from held h left join lateral (select df._progress(h.instance_id) as at where h.blamed) p on true
+  ), judged as (
+    select c.*, c.blamed and c.n >= 5 and (c.young or count(*) filter (where c.blamed and c.n >= 5) over () = 1) as hopeless
+    from counted c
+  ), freed as (
+    update df._work w set owner = null, token = null, failures = j.n, wake_at = least(w.wake_at, clock_timestamp()),
+      progress = case when j.blamed then j.at else w.progress end
+    from judged j where w.instance_id = j.instance_id
+    returning w.instance_id::text, j.hopeless
+  )
+  select count(*), array_agg(f.instance_id order by f.instance_id) filter (where f.hopeless)
+  into v_freed, v_hopeless from freed f;
+  if v_hopeless is not null then
+    perform df._give_up(h, 'at least five engines died while they ran this instance, without any progress between')
+    from unnest(v_hopeless) h;
+  end if;
+  return v_freed;
+end $$;
+
+create or replace function df._close_engine(p_engine uuid, p_failed boolean default false)
+returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+  if df._free(array[p_engine], p_failed) > 0 then
     perform pg_notify('df_work', '');
   end if;
   if not exists (select from df._work where owner = p_engine) then
@@ -53,29 +101,53 @@ begin
   select array_agg(e.epoch_id) into v_dead from df._worker_epoch e
   where e.last_seen_at < clock_timestamp() - df._dead_after();
   if v_dead is not null then
-    perform df._free(v_dead);
+    perform df._free(v_dead, p_died => true);
     delete from df._worker_epoch e where e.epoch_id = any (v_dead)
     and not exists (select from df._work w where w.owner = e.epoch_id);
   end if;
   at := clock_timestamp();
-  select min(w.wake_at) into due from df._work w where w.owner is null;
+  select least(
+    (select min(w.wake_at) from df._work w where w.owner is null and w.failures < 2),
+    (select min(w.wake_at) from df._work w where w.owner is null and w.failures >= 2)
+  ) into due;
   return next;
 end $$;
 
+-- By the statement's time: a function that may change in mid-statement, such as clock_timestamp(), cannot bound an
+-- index scan, and all that sleep would be looked at.
 create or replace function df._claim(p_engine uuid, p_limit integer)
 returns table (
   instance_id text, token uuid, label text, role text, root_node text, template bytea,
   vars jsonb, state text, database text
 ) language sql set search_path = pg_catalog, pg_temp as $$
-  with free as (
+  with suspect as (
+    -- a hundred, ten, or one of those that may kill their engine, and no more before it has lived with them for a while
+    select w.instance_id, w.state from (
+      select d.instance_id, sum(case d.failures when 2 then 0.01 when 3 then 0.1 else 1 end)
+        over (order by d.wake_at, d.instance_id rows unbounded preceding) as load
+      from (
+        select * from df._work d where d.owner is null and d.wake_at <= statement_timestamp() and d.failures >= 2
+        order by d.wake_at limit 100
+      ) d
+    ) s join df._work w on w.instance_id = s.instance_id
+    where s.load <= 1 and w.owner is null and exists (select from df._worker_epoch e where e.epoch_id = p_engine)
+      and not exists (
+        select from df._work o where o.owner = p_engine and o.failures >= 2
+          and o.wake_at > statement_timestamp() - interval '3 s'
+      )
+    order by w.instance_id limit p_limit for no key update of w skip locked
+  ), free as (
     select w.instance_id, w.state from df._work w
-    where w.owner is null and w.wake_at <= clock_timestamp()
+    where w.owner is null and w.wake_at <= statement_timestamp() and w.failures < 2
       and exists (select from df._worker_epoch e where e.epoch_id = p_engine)
-    order by w.wake_at limit p_limit for no key update skip locked
+    order by w.wake_at limit p_limit - (select count(*) from suspect) for no key update skip locked
+  ), due as (
+    select * from suspect union all select * from free
   ), taken as (
-    update df._work w set owner = p_engine, token = gen_random_uuid(), state = coalesce(w.state, '{}')
-    from free where w.instance_id = free.instance_id
-    returning w.instance_id, w.token, w.template, w.vars, free.state
+    update df._work w set owner = p_engine, token = gen_random_uuid(), wake_at = clock_timestamp(),
+      state = coalesce(w.state, '{}')
+    from due where w.instance_id = due.instance_id
+    returning w.instance_id, w.token, w.template, w.vars, due.state
   )
   select t.instance_id::text, t.token, i.label, r.rolname::text, i.root_node::text, t.template,
     t.vars, t.state, i.database
@@ -192,6 +264,7 @@ begin
           select from df._signals x where x.instance_id = w.instance_id
             and s.signals::jsonb ? x.name and x.id <> all (x_signal)
         ) then v_now
+        when s.wake > 9e12 then 'infinity'
         else to_timestamp(s.wake)
       end
     from unnest(s_instance, s_number, s_state, s_wake, s_signals) as s(instance, number, state, wake, signals)
@@ -288,28 +361,26 @@ begin
   ) done;
 end $$;
 
--- Gives a claim back. p_reason: the engine's own code failed on this run; after five such failures, on
--- whatever engine, the run fails with the reason instead of being tried again.
+-- Gives a claim back, for a moment later. p_reason: it failed on this engine by no fault of a node. After five
+-- such failures without progress, on whatever engines, the run fails with the reason instead of being tried again.
 create or replace function df._release(p_instance text, p_token uuid, p_reason text default null)
 returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
+  v_at timestamptz := df._progress(p_instance);
   v_failures integer;
 begin
   update df._work w
-  set owner = null, token = null, failures = w.failures + (p_reason is not null)::integer,
-    wake_at = clock_timestamp() + case when p_reason is null then interval '0' else interval '1 s' * 2 ^ least(w.failures, 6) end
+  set owner = null, token = null, progress = case when p_reason is null then w.progress else v_at end,
+    failures = case when p_reason is null then w.failures when w.progress = v_at then w.failures + 1 else 1 end,
+    wake_at = clock_timestamp() + case
+      when p_reason is null then interval '0.5 s'
+      when w.progress = v_at then interval '1 s' * 2 ^ least(w.failures, 6)
+      else interval '1 s'
+    end
   where w.instance_id = p_instance and w.token = p_token
   returning w.failures into v_failures;
   if v_failures >= 5 and p_reason is not null then
-    delete from df._work where instance_id = p_instance;
-    delete from df._signals where instance_id = p_instance;
-    insert into df.nodes (id, instance_id, node_type, submitted_by)
-    select t.id, i.id, t.node_type, i.submitted_by
-    from df.instances i join df._template_nodes t on t.id = i.root_node
-    where i.id = p_instance and not exists (select from df.nodes n where n.instance_id = i.id and n.id = i.root_node);
-    update df.nodes n set status = 'failed', result = to_jsonb(p_reason), updated_at = clock_timestamp()
-    from df.instances i where i.id = p_instance and n.instance_id = p_instance and n.id = i.root_node;
-    update df.instances set status = 'failed', updated_at = clock_timestamp() where id = p_instance;
+    perform df._give_up(p_instance, p_reason);
   elsif found then
     perform pg_notify('df_work', '');
   end if;

@@ -246,9 +246,9 @@ begin
   select count(*) into v_live from df._worker_epoch e where e.last_seen_at > clock_timestamp() - v_dead_after;
   if v_embedded then
     select extract(epoch from clock_timestamp() - min(w.wake_at)) into v_lag
-    from df._work w where w.owner is null and w.wake_at <= clock_timestamp();
+    from df._work w where w.owner is null and w.failures < 2 and w.wake_at <= statement_timestamp();
     select count(*) into v_due from (
-      select from df._work w where w.owner is null and w.wake_at <= clock_timestamp() limit 10000
+      select from df._work w where w.owner is null and w.failures < 2 and w.wake_at <= statement_timestamp() limit 10000
     ) due;
   end if;
   return jsonb_build_object(

@@ -10,6 +10,8 @@ from typing import Any
 import asyncpg
 import pytest
 
+from tests.acceptance.runs import EFFECTS as EFFECTS_OF_RUNS
+from tests.acceptance.runs import Runs
 from tests.conftest import Database, Process, Spawn, free_port, until
 
 EFFECTS = "create table public.effects (instance_id text, step_key text, attempt int)"
@@ -82,4 +84,13 @@ async def deployment(database: Database, spawn: Spawn) -> AsyncIterator[Deployme
     conn = await asyncpg.connect(database.dsn)
     await conn.execute(EFFECTS)
     yield Deployment(spawn, database.dsn, conn, free_port())
+    await conn.close()
+
+
+@pytest.fixture
+async def runs(database: Database) -> AsyncIterator[Runs]:
+    """Instances of plain `df` graphs, with a table for what they do."""
+    conn = await asyncpg.connect(database.dsn)
+    await conn.execute(EFFECTS_OF_RUNS)
+    yield Runs(conn)
     await conn.close()

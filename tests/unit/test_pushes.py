@@ -24,7 +24,7 @@ class Peer:
         self.url = ""
         self.connections = 0
         self.asked: list[bytes] = []
-        self.pushes = Pushes(1000, 2)
+        self.pushes = Pushes(1000)
 
     async def ask(
         self, headers: dict[str, str] | None = None, body: bytes | None = b"{}"
@@ -62,7 +62,7 @@ async def peer(*answers: bytes, then: Speak | None = None) -> AsyncIterator[Peer
 
 async def idle(pushes: Pushes) -> bool:
     """No connection is open any more."""
-    return not any(c.open for host in pushes._hosts.values() for c in host._free)
+    return not any(c.open for free in pushes._free.values() for c in free)
 
 
 async def arrived(service: Peer, connections: int) -> bool:
@@ -103,13 +103,10 @@ async def test_every_framing_is_read(answer: bytes, status: int, body: bytes) ->
         assert (found.status, found.body) == (status, body)
 
 
-async def test_connections_are_kept_and_no_more_than_allowed() -> None:
+async def test_connections_are_kept() -> None:
     async with peer(*[OK] * 100) as service:
-        await service.ask()
-        await service.ask()
-        assert service.connections == 1
-        answers = await asyncio.gather(*(service.ask() for _ in range(20)))
-        assert [a.body for a in answers] == [b"ok"] * 20
+        for _ in range(3):
+            await asyncio.gather(service.ask(), service.ask())
         assert service.connections == 2
 
 
@@ -139,28 +136,26 @@ async def test_an_answer_that_is_too_large_is_cut_off() -> None:
             await service.ask()
 
 
-async def test_a_caller_that_gives_up_leaves_its_place_to_the_next() -> None:
-    silent = asyncio.Event()
+async def test_a_caller_that_gives_up_closes_its_connection() -> None:
+    closed = asyncio.Event()
 
-    async def wait(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
-        await silent.wait()
+    async def listen(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        closed.set()
 
-    async with peer(then=wait) as service:
-        stuck = [asyncio.create_task(service.ask()) for _ in range(5)]
-        await until(lambda: arrived(service, 2))
-        for task in stuck:
-            task.cancel()
-        await asyncio.gather(*stuck, return_exceptions=True)
-        assert all(task.cancelled() for task in stuck)
-        assert [host._room for host in service.pushes._hosts.values()] == [2]
-        silent.set()
+    async with peer(then=listen) as service:
+        stuck = asyncio.create_task(service.ask())
+        await until(lambda: arrived(service, 1))
+        stuck.cancel()
+        await asyncio.wait_for(closed.wait(), 5)
+        assert await idle(service.pushes)
 
 
 async def test_nobody_there_is_an_error() -> None:
     async with peer(OK) as service:
         url = service.url
     with pytest.raises(OSError, match=r"Connect call failed|refused"):
-        await Pushes(1000, 2).call("POST", urlsplit(url), {}, b"")
+        await Pushes(1000).call("POST", urlsplit(url), {}, b"")
 
 
 async def test_a_header_cannot_smuggle_another() -> None:

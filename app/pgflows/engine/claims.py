@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import json
+import logging
 import uuid
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ import asyncpg
 from pgflows.engine.graph import Graph, build
 from pgflows.engine.results import Result
 from pgflows.engine.run import Claim
+
+log = logging.getLogger("pgflows.engine")
 
 MOST_TEMPLATES = 500
 
@@ -36,10 +39,10 @@ class Claims:
         async with self._turn:
             await self._conn.execute("select df._open_engine($1, $2)", self._engine, before)
 
-    async def close(self) -> None:
-        """Gives every run back."""
+    async def close(self, *, failed: bool = False) -> None:
+        """Gives every run back. `failed`: one of them may be the reason for this end."""
         async with self._turn:
-            await self._conn.execute("select df._close_engine($1)", self._engine)
+            await self._conn.execute("select df._close_engine($1, $2)", self._engine, failed)
 
     async def beat(self) -> tuple[dt.datetime, bool, dt.datetime | None]:
         """The database's time, whether this engine still counts as alive, when the next instance is
@@ -55,7 +58,10 @@ class Claims:
             return await self._conn.fetch("select * from df._claim($1, $2)", self._engine, most)
 
     async def resolve(self, rows: Sequence[asyncpg.Record]) -> list[Claim]:
-        """Claims with their graphs. Only an instance that was begun before needs its nodes."""
+        """Claims with their graphs. Only an instance that was begun before needs its nodes.
+
+        What cannot be read as a graph goes back, and stops none of the others.
+        """
         unknown = [
             r["instance_id"] for r in rows if r["state"] is not None or r["template"] is None
         ]
@@ -65,7 +71,15 @@ class Claims:
                 nodes = await self._conn.fetch("select * from df._load($1)", unknown)
             for node in nodes:
                 loaded[node["instance_id"]].append(node)
-        return [await self._claim(r, loaded.get(r["instance_id"])) for r in rows]
+        claims = []
+        for row in rows:
+            try:
+                claims.append(await self._claim(row, loaded.get(row["instance_id"])))
+            except (LookupError, TypeError, ValueError) as e:
+                instance, reason = row["instance_id"], f"the graph cannot be read: {e!r}"
+                log.warning("instance %s: %s", instance, reason)
+                await self.release(instance, row["token"], reason)
+        return claims
 
     async def _claim(self, row: asyncpg.Record, nodes: list[asyncpg.Record] | None) -> Claim:
         if row["template"] is not None:
@@ -100,12 +114,10 @@ class Claims:
                 self._templates.popitem(last=False)
         return graph
 
-    async def release(self, claim: Claim, reason: str | None) -> None:
+    async def release(self, instance: str, token: uuid.UUID, reason: str | None) -> None:
         """Gives one run back; with a reason it counts as a failure of the engine on it."""
         async with self._turn:
-            await self._conn.execute(
-                "select df._release($1, $2, $3)", claim.instance, claim.token, reason
-            )
+            await self._conn.execute("select df._release($1, $2, $3)", instance, token, reason)
 
     async def mail(self, instances: list[str]) -> list[asyncpg.Record]:
         """Signals raised for these instances and not used up yet, oldest first."""

@@ -21,7 +21,7 @@ from typing import Any
 import asyncpg
 
 from pgflows import db
-from pgflows.engine.checkpoint import Checkpointer, ClaimLost, Entry
+from pgflows.engine.checkpoint import Checkpointer, ClaimLost, Entry, Spoiled
 from pgflows.engine.claims import Claims
 from pgflows.engine.lane import Lane, Ride
 from pgflows.engine.leaves import Pause
@@ -29,7 +29,7 @@ from pgflows.engine.login import RUN_ROLE, Logins
 from pgflows.engine.outbound import Outbound
 from pgflows.engine.results import NodeFailed, Result
 from pgflows.engine.run import Claim, Run
-from pgflows.engine.statements import Statement, Statements
+from pgflows.engine.statements import SessionEnded, Statement, Statements
 from pgflows.engine.targets import Targets
 from pgflows.settings import Settings
 from pgflows.testing import crash_point
@@ -92,6 +92,7 @@ class Session:
         self._statements = Statements(logins)
         self._letters = asyncio.Event()
         self._addressed: dict[str, None] = {}
+        self._cancelled: set[str] = set()
         self._parked = 0
         self._clock = (0.0, 0.0)
         self._due: float | None = None
@@ -126,15 +127,17 @@ class Session:
             loops = [self._claiming(), self._checkpointer.run(), self._showing()]
             loops += [self._reading_mail(), self._pruning()]
             loops += [self._lane.drive(conn) for conn in lanes]
+            failed = False
             try:
                 async with asyncio.TaskGroup() as group:
                     for loop in loops:
                         group.create_task(loop)
             except ExceptionGroup as e:
+                failed = not any(db.is_lost(error) for error in e.exceptions)
                 raise e.exceptions[0] from e
             finally:
                 await self._drop_runs()
-                await self._close()
+                await self._close(failed=failed)
 
     async def _connection(
         self, stack: AsyncExitStack, settings: dict[str, str]
@@ -156,10 +159,10 @@ class Session:
         stack.callback(conn.terminate)
         return conn
 
-    async def _close(self) -> None:
+    async def _close(self, *, failed: bool) -> None:
         try:
             async with asyncio.timeout(2):
-                await self._claims.close()
+                await self._claims.close(failed=failed)
         except (TimeoutError, *db.LOST, asyncpg.PostgresError) as e:
             log.warning("engine %s could not give its runs back (%s); others take them", self.id, e)
 
@@ -210,6 +213,7 @@ class Session:
 
     async def _claim(self, most: int) -> None:
         crash_point("before_claim")
+        self._cancelled.clear()
         rows = await self._claims.claim(most)
         crash_point("after_claim_instance")
         self._due = None
@@ -220,6 +224,8 @@ class Session:
                 self._begin(claim)
 
     def _begin(self, claim: Claim) -> None:
+        if claim.instance in self._cancelled:
+            return
         run = Run(claim, self)
         task = asyncio.create_task(self._guard(run), name=f"run {claim.instance}")
         self._runs[claim.instance] = (run, task)
@@ -243,14 +249,18 @@ class Session:
             if not db.is_lost(e):
                 log.exception("instance %s: the engine failed", run.instance)
                 reason = f"the engine failed on this instance: {type(e).__name__}: {e}"
+            elif isinstance(e, SessionEnded):
+                log.warning("instance %s: %s", run.instance, e)
+                reason = str(e)
             else:
                 log.info("instance %s is given back: %s", run.instance, e)
         try:
-            await self._claims.release(run.claim, reason)
+            await self._claims.release(run.instance, run.claim.token, reason)
         except Exception as e:
             log.warning("instance %s could not be given back: %s", run.instance, e)
 
     def _on_cancel(self, _conn: Any, _pid: int, _channel: str, payload: Any) -> None:
+        self._cancelled.add(str(payload))  # it may be claimed, and not begun yet
         found = self._runs.get(str(payload))
         if found:
             found[1].cancel()
@@ -259,11 +269,13 @@ class Session:
         """Writes what has been unseen for a while: running nodes, results nobody took along."""
         while True:
             await asyncio.sleep(SHOW_AFTER / 2)
-            for run, _ in list(self._runs.values()):
+            parking = []
+            for run, task in self._runs.values():
                 for entry in run.journal.overdue(SHOW_AFTER):
                     self._checkpointer.add(entry)
-                if (parking := run.journal.parked()) is not None:
-                    await self._park(run, parking)
+                if (parked := run.journal.parked()) is not None:
+                    parking.append(self._park(run, task, parked))
+            await asyncio.gather(*parking)
 
     async def _pruning(self) -> None:
         """Now and then deletes what is older than the retention, in small bites."""
@@ -273,13 +285,15 @@ class Session:
             while await self._claims.prune(age, PRUNE_MOST) == PRUNE_MOST:  # noqa: ASYNC110 - paced
                 await asyncio.sleep(0.1)
 
-    async def _park(self, run: Run, entry: Entry) -> None:
+    async def _park(self, run: Run, task: asyncio.Task[None], entry: Entry) -> None:
         """The run leaves memory; its wake-up time or a signal brings it back, here or elsewhere."""
-        _, task = self._runs[run.instance]
         try:
             await self._checkpointer.submit(entry)
         except ClaimLost:
             log.info("instance %s was lost while it was parked", run.instance)
+        except Spoiled as e:
+            reason = f"the engine could not park this instance: {e}"
+            await self._claims.release(run.instance, run.claim.token, reason)
         task.cancel()
         self._parked += 1
 

@@ -25,7 +25,7 @@ from pgflows.engine.results import NodeFailed, Result
 
 Captures = dict[str, Result]
 Change = tuple[str, str, Any]
-PARK_AHEAD = 5.0
+PARK_AHEAD = 3.0  # a run leaves memory for waits that are longer than this
 
 
 class Submits(Protocol):

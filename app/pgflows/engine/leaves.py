@@ -13,8 +13,9 @@ from cronsim import CronSim
 
 from pgflows.engine.checkpoint import Entry, Spoiled, Write
 from pgflows.engine.graph import Node
-from pgflows.engine.journal import FOREVER, Journal, Strand, ids
+from pgflows.engine.journal import FOREVER, PARK_AHEAD, Journal, Strand, ids
 from pgflows.engine.lane import Ride
+from pgflows.engine.outbound import LONGEST_PAUSE
 from pgflows.engine.results import NodeFailed, Result
 from pgflows.engine.statements import Statement
 from pgflows.engine.substitute import in_field, in_sql, literals
@@ -166,14 +167,18 @@ class Leaves:
         await self._journal.flush(strand)
         key = strand.key(node)
 
+        until = self._journal.recall("until", key)
+
         async def pause(seconds: float) -> None:
-            if seconds > 5:
+            if until is not None:  # the short pauses were made before this run was parked
+                seconds = max(seconds, LONGEST_PAUSE)
+            if seconds > PARK_AHEAD:
                 await self._until(node, strand, seconds)
             else:
                 await asyncio.sleep(seconds)
 
         with strand.waiting(node):
-            if (until := self._journal.recall("until", key)) is not None:
+            if until is not None:
                 await self._wait(strand, until)
             result = await self._services.call(
                 node.spec, lambda text: in_field(text, self._variables, strand.captures), pause

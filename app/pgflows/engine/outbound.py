@@ -7,7 +7,7 @@ import base64
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import aiohttp
 
@@ -18,6 +18,7 @@ from pgflows.engine.targets import GuardedResolver, NotPublic, Targets
 
 AGAIN = frozenset({409, 429, 502, 503, 504})
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
+TURN_SECONDS = 2.0
 TEXTUAL = ("text/", "json", "xml", "javascript", "x-www-form-urlencoded", "yaml", "csv")
 
 
@@ -27,11 +28,12 @@ class Outbound:
     def __init__(self, targets: Targets, most: int, connections: int = 100) -> None:
         self.targets = targets
         self._most = most
-        self._pushes = Pushes(most, connections)
+        self._connections = connections
+        self._gates: dict[str, asyncio.Semaphore] = {}
+        self._pushes = Pushes(most)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=0,
-                limit_per_host=connections,
                 keepalive_timeout=60,
                 resolver=GuardedResolver(targets),
             ),
@@ -76,10 +78,16 @@ class Outbound:
                 f"Blocked: {url} is neither a registered base URL of steps nor below a prefix of "
                 "the setting PGFLOWS_HTTP_TARGETS"
             )
-        seconds = FIRST_PAUSE
+        split, seconds = urlsplit(url), FIRST_PAUSE
         while True:
             try:
-                status, result, wait = await self._once(method, url, data, headers, timeout, step)
+                gate = await self._turn(split, pause)
+                try:
+                    status, result, wait = await self._once(
+                        method, url, split, data, headers, timeout, step
+                    )
+                finally:
+                    gate.release()
             except Unanswered:
                 if not step:
                     raise
@@ -95,10 +103,31 @@ class Outbound:
         storable(result.text)
         return result
 
+    async def _turn(
+        self, url: SplitResult, pause: Callable[[float], Awaitable[None]]
+    ) -> asyncio.Semaphore:
+        """One of the places at this server, to be released. The time-out of a call does not run
+        meanwhile, and who waits for long does it outside of memory: a slow server must not fill
+        the engine.
+        """
+        gate = self._gates.get(url.netloc)
+        if gate is None:
+            gate = self._gates[url.netloc] = asyncio.Semaphore(self._connections)
+        while gate.locked():
+            try:
+                async with asyncio.timeout(TURN_SECONDS):
+                    await gate.acquire()
+                return gate
+            except TimeoutError:
+                await pause(LONGEST_PAUSE)
+        await gate.acquire()
+        return gate
+
     async def _once(
         self,
         method: str,
         url: str,
+        split: SplitResult,
         body: bytes | None,
         headers: dict[str, str],
         seconds: float,
@@ -107,7 +136,6 @@ class Outbound:
         """Status, result and Retry-After in seconds; Unanswered where there is no answer."""
         self.calls += 1
         began = time.monotonic()
-        split = urlsplit(url)
         try:
             async with asyncio.timeout(seconds):
                 if step and self._pushes.takes(url, split):

@@ -21,7 +21,8 @@ PER_ROLE, QUEUE_SECONDS, IDLE_SECONDS = 10, 30.0, 60.0
 NODE_SETTINGS = {
     "df.in_workflow": "true",
     "client_connection_check_interval": "1000",
-    "idle_in_transaction_session_timeout": "60000",
+    # as soon as the engine counts as dead, what it left open must not stand in its successor's way
+    "idle_in_transaction_session_timeout": "4000",
     "application_name": "pgflows node",
 }
 

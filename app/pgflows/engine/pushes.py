@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import cast
@@ -36,12 +35,11 @@ class Answer:
 
 
 class Pushes:
-    """Kept connections, at most so many to one service; further calls queue for them."""
+    """Connections that are kept for the next call. How many there are is the callers' concern."""
 
-    def __init__(self, most: int, connections: int) -> None:
+    def __init__(self, most: int) -> None:
         self._most = most
-        self._connections = connections
-        self._hosts: dict[tuple[str, int], Host] = {}
+        self._free: dict[tuple[str, int], list[Connection]] = {}
 
     @staticmethod
     def takes(url: str, split: SplitResult) -> bool:
@@ -51,20 +49,27 @@ class Pushes:
         self, method: str, split: SplitResult, headers: Mapping[str, str], body: bytes | None
     ) -> Answer:
         """Raises OSError where nobody answers, TooLarge, or ValueError for what cannot be sent."""
-        address = (split.hostname or "", split.port or 80)
-        host = self._hosts.get(address)
-        if host is None:
-            host = self._hosts[address] = Host(*address, self._connections, self._most)
         request = _request(method, split, headers, body)
-        connection = await host.take()
-        try:
-            return await connection.exchange(request)
-        finally:
-            host.give_back(connection)
+        address = (split.hostname or "", split.port or 80)
+        free = self._free.setdefault(address, [])
+        connection = None
+        while free and connection is None:
+            kept = free.pop()
+            connection = kept if kept.open else None
+        if connection is None:
+            _, connection = await asyncio.get_running_loop().create_connection(
+                lambda: Connection(self._most), *address
+            )
+        answer = await connection.exchange(request)
+        if connection.open:
+            free.append(connection)
+        return answer
 
     def close(self) -> None:
-        for host in self._hosts.values():
-            host.close()
+        for free in self._free.values():
+            for connection in free:
+                connection.close()
+        self._free.clear()
 
 
 def _request(
@@ -80,63 +85,6 @@ def _request(
         lines.append(f"{name}: {value}")
     lines.append(f"content-length: {len(body or b'')}\r\n\r\n")
     return "\r\n".join(lines).encode() + (body or b"")
-
-
-class Host:
-    """The connections to one service."""
-
-    def __init__(self, name: str, port: int, most: int, most_bytes: int) -> None:
-        self._name, self._port = name, port
-        self._most_bytes = most_bytes
-        self._free: list[Connection] = []
-        self._room = most
-        self._waiting: deque[asyncio.Future[None]] = deque()
-
-    async def take(self) -> Connection:
-        """A connection, in the order of the asking."""
-        if self._room:
-            self._room -= 1
-        else:
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(turn)
-            try:
-                await turn
-            except BaseException:
-                if turn.done() and not turn.cancelled():
-                    self._leave()
-                raise
-        while self._free:
-            connection = self._free.pop()
-            if connection.open:
-                return connection
-        try:
-            loop = asyncio.get_running_loop()
-            _, connection = await loop.create_connection(
-                lambda: Connection(self._most_bytes), self._name, self._port
-            )
-        except BaseException:
-            self._leave()
-            raise
-        return connection
-
-    def give_back(self, connection: Connection) -> None:
-        if connection.open:
-            self._free.append(connection)
-        self._leave()
-
-    def _leave(self) -> None:
-        """Hands the place to the first in the queue."""
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self._room += 1
-
-    def close(self) -> None:
-        for connection in self._free:
-            connection.close()
-        self._free.clear()
 
 
 class Connection(asyncio.Protocol):

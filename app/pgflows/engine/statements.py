@@ -35,6 +35,10 @@ CONTROL = re.compile(
 CLAIM_LOST, UNWRAPPABLE = "PF199", ("42", "0A")
 
 
+class SessionEnded(ConnectionError):
+    """The session ended in the middle of a node's statement, perhaps because of it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Statement:
     """One user's node: its text, what waits to be written before it, and what completes with it.
@@ -159,10 +163,10 @@ async def _persistent(attempt: Callable[[], Awaitable[T]]) -> T:
     return await attempt()
 
 
-def _failed(error: asyncpg.PostgresError) -> NodeFailed | asyncpg.PostgresError:
+def _failed(error: asyncpg.PostgresError) -> NodeFailed | SessionEnded:
     """What a node's error is to its run: the node's failure, or a session that was lost."""
     if _lost(error):
-        return error
+        return SessionEnded(f"the session of its statement ended: {error}")
     return NodeFailed(f"SQL execution failed: error returned from database: {error.args[0]}")
 
 

@@ -1,0 +1,200 @@
+"""Runs that make the engine itself fail: tried a few times, then failed, and in nobody's way."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import AsyncIterator
+
+import psutil
+import pytest
+from aiohttp import web
+
+from tests.acceptance.runs import Runs, effect
+from tests.conftest import Database, Process, Spawn, until
+
+NO_GRAPH = (
+    '{"node_type":"JOIN","query":"[not json",'
+    '"left_node":{"node_type":"SQL","query":"select 1"},'
+    '"right_node":{"node_type":"SQL","query":"select 2"}}'
+)
+NO_SPEC = '{"node_type":"SIGNAL","query":"[not json"}'
+ENDS_ITSELF = "select pg_terminate_backend(pg_backend_pid())"
+AT_ONCE = "update df._work set wake_at = clock_timestamp() where wake_at > clock_timestamp()"
+SILENT = (
+    "update df._worker_epoch set last_seen_at = clock_timestamp() - interval '3.1 s' "
+    "where last_seen_at < clock_timestamp() - interval '1.5 s' "
+    "and last_seen_at > clock_timestamp() - interval '3 s'"
+)
+UP_FOR_A_WHILE = "select clock_timestamp() - pg_postmaster_start_time() > interval '3.5 s'"
+DEAD = "update df._worker_epoch set last_seen_at = clock_timestamp() - interval '3.1 s'"
+
+
+async def hurry(runs: Runs) -> bool:
+    """Lets the pauses between tries pass; true when nothing is left to try."""
+    await runs.conn.execute(AT_ONCE)
+    return not await runs.conn.fetchval("select exists (select from df._work)")
+
+
+@pytest.mark.parametrize(
+    ("graph", "says"),
+    [
+        (f"$g${NO_GRAPH}$g$", "the graph cannot be read: JSONDecodeError"),
+        (f"$g${NO_SPEC}$g$", "the engine failed on this instance: JSONDecodeError"),
+        (f"df.sql('{ENDS_ITSELF}')", "the session of its statement ended"),
+    ],
+)
+async def test_what_engines_fail_on_is_tried_five_times_and_fails(
+    database: Database, spawn: Spawn, runs: Runs, graph: str, says: str
+) -> None:
+    engines = [spawn("engine", dsn=database.dsn) for _ in range(2)]
+    poison = await runs.start(f"df.seq({graph}, {effect('after')})")
+    good = [await runs.start(effect(f"good {n}")) for n in range(20)]
+    for instance in good:
+        assert await runs.ended(instance) == "completed"
+    await until(lambda: hurry(runs), what="the end of all tries")
+    assert await runs.status(poison) == "failed"
+    assert says in await runs.output(poison)
+    assert await runs.effects() == sorted(f"good {n}" for n in range(20))
+    tries = sum(e.output().count(f"instance {poison}: ") for e in engines)
+    assert tries == 5
+    assert all(e.output().count(" runs\n") == 1 for e in engines), "a session was lost"
+
+
+async def test_failures_are_counted_from_the_last_progress(runs: Runs) -> None:
+    """A run that comes further each time is not given up, however often its engines fail."""
+    instance = await runs.start("df.seq('select 1', 'select 2')")
+    engine = await runs.conn.fetchval("select gen_random_uuid()")
+    await runs.conn.execute("select df._open_engine($1)", engine)
+    for n in range(12):
+        if n % 4 == 3:
+            await runs.conn.execute(
+                "update df.nodes set status = 'completed', result = '1', "
+                "updated_at = clock_timestamp() where instance_id = $1 and node_type = 'SQL'",
+                instance,
+            )
+        await runs.conn.execute(AT_ONCE)
+        [claim] = await runs.conn.fetch("select * from df._claim($1, 1)", engine)
+        await runs.conn.execute("select df._release($1, $2, 'no')", instance, claim["token"])
+        assert await runs.status(instance) == "pending"
+    assert [(await runs.conn.fetchval("select failures from df._work"))] == [1]
+
+
+class Killer:
+    """A peer that kills the engine that calls it."""
+
+    def __init__(self) -> None:
+        self.engines: list[Process] = []
+        self.killed = 0
+
+    async def answer(self, request: web.Request) -> web.Response:
+        assert request.transport is not None
+        port = request.transport.get_extra_info("peername")[1]
+        for engine in self.engines:
+            popen = engine.popen
+            if popen is not None and popen.poll() is None:
+                connections = psutil.Process(popen.pid).net_connections("tcp")
+                if any(c.laddr.port == port for c in connections):
+                    self.killed += 1
+                    popen.send_signal(signal.SIGKILL)
+        return web.Response(text="dead")
+
+
+@pytest.fixture
+async def killer() -> AsyncIterator[tuple[Killer, str]]:
+    peer = Killer()
+    app = web.Application()
+    app.router.add_post("/", peer.answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = runner.addresses[0][1]
+    yield peer, f"http://127.0.0.1:{port}/"
+    await runner.cleanup()
+
+
+@pytest.mark.slow
+async def test_a_run_that_kills_its_engines_fails_and_its_neighbours_do_not(
+    database: Database, spawn: Spawn, runs: Runs, killer: tuple[Killer, str]
+) -> None:
+    peer, url = killer
+    engines = peer.engines
+    poison = await runs.start(f"df.seq(df.http('{url}'), {effect('after')})")
+    # they are in the engine's memory each time, too shortly to be parked
+    good = [await runs.start(f"df.seq(df.sleep(1), {effect(str(n))})") for n in range(30)]
+    for _ in range(2):
+        engines.append(spawn("engine", dsn=database.dsn, PGFLOWS_HTTP_TARGETS=f"private:{url}"))
+
+    async def over() -> bool:
+        for engine in engines:
+            assert engine.popen is not None
+            if engine.popen.poll() is not None:
+                engine.start()
+        await runs.conn.execute(SILENT)
+        return await runs.status(poison) == "failed"
+
+    await until(over, 60, "the end of the run that kills")
+    assert "at least five engines died" in await runs.output(poison)
+    assert 5 <= peer.killed <= 8
+    for instance in good:
+        assert await runs.ended(instance) == "completed"
+    assert await runs.effects() == sorted(str(n) for n in range(30))
+
+
+class Lives:
+    """Engines that claim and die, by the functions that engines call, in a time of their own."""
+
+    def __init__(self, runs: Runs) -> None:
+        self.runs = runs
+        self.engine = ""
+        self.held: set[str] = set()
+
+    async def begin(self) -> None:
+        await until(lambda: self.runs.conn.fetchval(UP_FOR_A_WHILE), what="the server's age")
+        self.engine = await self.runs.conn.fetchval("select gen_random_uuid()")
+        self.held = set()
+        await self.runs.conn.execute("select df._open_engine($1)", self.engine)
+
+    async def claim(self) -> None:
+        """Three seconds pass, then the engine takes what is due."""
+        await self.runs.conn.execute("update df._work set wake_at = wake_at - interval '3 s'")
+        rows = await self.runs.conn.fetch("select * from df._claim($1, 2000)", self.engine)
+        self.held |= {r["instance_id"] for r in rows}
+
+    async def die(self) -> None:
+        await self.runs.conn.execute(DEAD)
+        await self.runs.conn.execute("select df._heartbeat(gen_random_uuid())")
+
+
+async def test_engines_killed_for_other_reasons_fail_no_run(runs: Runs) -> None:
+    await runs.conn.execute("select df.start('select 1') from generate_series(1, 1000)")
+    lives = Lives(runs)
+    for _ in range(12):
+        await lives.begin()
+        await lives.claim()
+        await lives.claim()
+        await lives.die()
+    assert await runs.states() == {"pending": 1000}
+    assert await runs.conn.fetchval("select max(wake_at) <= clock_timestamp() from df._work")
+
+
+async def test_the_run_that_kills_is_found_among_many(runs: Runs) -> None:
+    await runs.conn.execute("select df.start('select 1') from generate_series(1, 1000)")
+    poison = await runs.start("'select 0'")
+    lives = Lives(runs)
+    deaths = 0
+    await lives.begin()
+    for _ in range(200):
+        await lives.claim()
+        if poison in lives.held:
+            await lives.die()
+            await lives.begin()
+            deaths += 1
+        else:
+            await runs.conn.execute("delete from df._work where instance_id = any ($1)", lives.held)
+            lives.held.clear()
+        if not await runs.work(poison):
+            break
+    assert await runs.status(poison) == "failed"
+    assert 5 <= deaths <= 10
+    assert (await runs.states())["failed"] == 1
