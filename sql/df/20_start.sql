@@ -193,16 +193,12 @@ create or replace function df._enter(
 declare
   v_id text;
 begin
-  perform df._check_submitter(p_role);
-  if p_database is not null then
-    perform df._check_database(p_database, p_role);
-  end if;
   if p_http and not has_function_privilege(p_role, 'df.http(text,text,text,jsonb,integer)', 'execute') then
     raise exception 'role % may not call over HTTP', pg_get_userbyid(p_role) using errcode = '42501',
       hint = 'df.grant_usage(role, include_http => true) allows it';
   end if;
   loop
-    v_id := coalesce(p_id, left(gen_random_uuid()::text, 8));
+    v_id := coalesce(p_id, lpad(to_hex(trunc(random() * 4294967296)::bigint), 8, '0'));
     insert into df.instances (id, label, root_node, submitted_by, database)
     values (v_id, p_label, p_root, p_role, p_database)
     on conflict (id) do nothing;
@@ -213,11 +209,13 @@ begin
   end loop;
   insert into df._work (instance_id, template, vars)
   select v_id, p_hash, coalesce(jsonb_object_agg(v.name, v.value), '{}') from df.vars v where v.owner = p_role;
-  perform pg_notify('df_work', '');
+  if not exists (select from df._awake a where a.until > clock_timestamp() + interval '30 ms') then
+    perform pg_notify('df_work', '');  -- else an engine looks soon after this commits; if that took long, at its next beat
+  end if;
   return v_id;
 end $$;
 
--- Starts a prepared graph in the name of a role.
+-- Starts a prepared graph in the name of a role that is known to be fit for it.
 create or replace function df._start_prepared(p_hash bytea, p_label text, p_role oid)
 returns text language plpgsql as $$
 declare
@@ -237,6 +235,10 @@ declare
   v_http boolean;
   v_nodes df._template_nodes[];
 begin
+  perform df._check_submitter(p_role);
+  if p_database is not null then
+    perform df._check_database(p_database, p_role);
+  end if;
   select t.root_node, t.calls_http into v_root, v_http from df._templates t where t.hash = v_hash;
   if found then
     return df._enter(p_id, v_hash, v_root, v_http, p_label, p_database, p_role);

@@ -86,6 +86,7 @@ begin
   if not exists (select from df._work where owner = p_engine) then
     delete from df._worker_epoch where epoch_id = p_engine;
   end if;
+  delete from df._awake where engine = p_engine;
 end $$;
 
 -- Once a second: "I live". Frees what dead engines held (a locked row waits for the next beat) and tells
@@ -104,6 +105,7 @@ begin
     perform df._free(v_dead, p_died => true);
     delete from df._worker_epoch e where e.epoch_id = any (v_dead)
     and not exists (select from df._work w where w.owner = e.epoch_id);
+    delete from df._awake a where a.engine = any (v_dead);
   end if;
   at := clock_timestamp();
   select least(
@@ -115,12 +117,16 @@ end $$;
 
 -- By the statement's time: a function that may change in mid-statement, such as clock_timestamp(), cannot bound an
 -- index scan, and all that sleep would be looked at.
-create or replace function df._claim(p_engine uuid, p_limit integer)
+-- p_promise: the engine looks again within 60 ms, as long as it lives.
+create or replace function df._claim(p_engine uuid, p_limit integer, p_promise boolean default false)
 returns table (
   instance_id text, token uuid, label text, role text, root_node text, template bytea,
   vars jsonb, state text, database text
 ) language sql set search_path = pg_catalog, pg_temp as $$
-  with suspect as (
+  with promise as (
+    insert into df._awake (engine, until) select p_engine, clock_timestamp() + interval '60 ms' where p_promise
+    on conflict (engine) do update set until = excluded.until
+  ), suspect as (
     -- a hundred, ten, or one of those that may kill their engine, and no more before it has lived with them for a while
     select w.instance_id, w.state from (
       select d.instance_id, sum(case d.failures when 2 then 0.01 when 3 then 0.1 else 1 end)

@@ -44,13 +44,17 @@ create table pgflows.services (
   started_at timestamptz not null default clock_timestamp()
 );
 
--- graph is the df envelope, evaluated once; template what our df prepared of it, null on the extension; definition is what the API shows: steps with their retry policy, and the flow as data.
+-- graph is the df envelope, evaluated once; template what our df prepared of it, null on the extension. required, fields and
+-- types (as jsonb_typeof says) are those of the input, if its model is that simple: fields is null otherwise. definition is what the API shows: steps with their retry policy, and the flow as data.
 create table pgflows.workflows (
   name text not null check (name ~ '^[A-Za-z_][A-Za-z0-9_]{0,62}$'),
   version text not null,
   active boolean not null default true,
   graph text not null,
   template bytea,
+  required text[] not null,
+  fields text[],
+  types text[],
   definition jsonb not null,
   input_schema jsonb not null,
   output_schema jsonb not null,

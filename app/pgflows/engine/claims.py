@@ -23,6 +23,7 @@ from pgflows.engine.run import Claim
 log = logging.getLogger("pgflows.engine")
 
 MOST_TEMPLATES = 500
+CLAIM = "select * from df._claim($1, $2, $3)"
 
 
 class Claims:
@@ -52,10 +53,12 @@ class Claims:
             [row] = await self._conn.fetch("select * from df._heartbeat($1)", self._engine)
         return row["at"], row["alive"], row["due"]
 
-    async def claim(self, most: int) -> list[asyncpg.Record]:
-        """Up to `most` free instances, ours from now on."""
+    async def claim(self, most: int, *, promise: bool) -> list[asyncpg.Record]:
+        """Up to `most` free instances, ours from now on. `promise`: the next call comes within
+        60 ms, so starts need not notify.
+        """
         async with self._turn:
-            return await self._conn.fetch("select * from df._claim($1, $2)", self._engine, most)
+            return await self._conn.fetch(CLAIM, self._engine, most, promise)
 
     async def resolve(self, rows: Sequence[asyncpg.Record]) -> list[Claim]:
         """Claims with their graphs. Only an instance that was begun before needs its nodes.

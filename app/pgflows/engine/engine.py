@@ -37,6 +37,8 @@ from pgflows.testing import crash_point
 log = logging.getLogger("pgflows.engine")
 
 BEAT, SHOW_AFTER, LANES = 1.0, 0.25, 2
+BUSY, LOOK_EVERY, LOOK_FOR = 32, 0.005, 0.065
+ENOUGH, ROOM = 50, 16
 PRUNE_SECONDS, PRUNE_MOST = 60.0, 200
 
 
@@ -87,7 +89,6 @@ class Session:
         self._targets = Targets(settings.http_targets)
         self._runs: dict[str, tuple[Run, asyncio.Task[None]]] = {}
         self._wake = asyncio.Event()
-        self._room = asyncio.Event()
         self._lane = Lane()
         self._statements = Statements(logins)
         self._letters = asyncio.Event()
@@ -96,6 +97,7 @@ class Session:
         self._parked = 0
         self._clock = (0.0, 0.0)
         self._due: float | None = None
+        self._look_until: float | None = None
         self._bases_read = -BEAT
         self._refreshing: asyncio.Task[None] | None = None
         self._opened = 0.0
@@ -181,28 +183,42 @@ class Session:
             if time.monotonic() - beat >= BEAT:
                 beat = time.monotonic()
                 await self._beat()
-            room = self._settings.engine_instances - len(self._runs)
-            if room > 0 and (
-                self._wake.is_set() or (self._due is not None and self._due <= self.now())
-            ):
+            room = self._room()
+            if not room:
+                await asyncio.sleep(LOOK_EVERY)
+                self._wake.set()  # what came meanwhile
+                continue
+            if self._wake.is_set() or (self._due is not None and self._due <= self.now()):
                 self._wake.clear()
                 await self._claim(min(room, 100))
                 continue
             wait = max(0.01, beat + BEAT - time.monotonic())
-            if room > 0 and self._due is not None:
+            if self._due is not None:
                 wait = max(0.001, min(wait, self._due - self.now()))
+            if self._look_until is not None:
+                wait = min(wait, LOOK_EVERY)
             try:
                 async with asyncio.timeout(wait):
-                    await self._room_and_work()
+                    await self._wake.wait()
             except TimeoutError:
-                continue
+                self._look()
 
-    async def _room_and_work(self) -> None:
-        """Returns when there is a reason to claim."""
-        if len(self._runs) >= self._settings.engine_instances:
-            self._room.clear()
-            await self._room.wait()
-        await self._wake.wait()
+    def _room(self) -> int:
+        """How many more runs it makes sense to have in memory; none while there is more work for
+        the database and the step services than they can do.
+        """
+        if self._lane.backlog > ENOUGH or self._outbound.crowded(ENOUGH):
+            return 0
+        most = self._settings.engine_instances
+        room = most - len(self._runs)
+        return room if room >= min(ROOM, most / 4) else 0
+
+    def _look(self) -> None:
+        """A busy engine looks for work by itself, for as long as it has promised and once more."""
+        if self._look_until is not None:
+            self._wake.set()
+            if time.monotonic() > self._look_until:
+                self._look_until = None
 
     async def _beat(self) -> None:
         at, alive, due = await self._claims.beat()
@@ -214,7 +230,10 @@ class Session:
     async def _claim(self, most: int) -> None:
         crash_point("before_claim")
         self._cancelled.clear()
-        rows = await self._claims.claim(most)
+        promise = len(self._runs) >= BUSY
+        rows = await self._claims.claim(most, promise=promise)
+        if promise:
+            self._look_until = time.monotonic() + LOOK_FOR
         crash_point("after_claim_instance")
         self._due = None
         if len(rows) == most:
@@ -234,7 +253,6 @@ class Session:
     def _forget(self, instance: str, task: asyncio.Task[None]) -> None:
         if instance in self._runs and self._runs[instance][1] is task:
             del self._runs[instance]
-            self._room.set()
 
     async def _guard(self, run: Run) -> None:
         """The top of a run: whatever happens, the engine lives on and the run is given back."""

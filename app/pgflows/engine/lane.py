@@ -59,6 +59,11 @@ class Lane:
         self.batches = 0
         self.rides = 0
 
+    @property
+    def backlog(self) -> int:
+        """Rides that wait for a batch."""
+        return len(self._pending)
+
     async def run(self, ride: Ride) -> Result:
         """Raises NodeFailed, ClaimLost, Spoiled, or the connection's error."""
         ride.done = asyncio.get_running_loop().create_future()

@@ -18,7 +18,7 @@ from pgflows.engine.targets import GuardedResolver, NotPublic, Targets
 
 AGAIN = frozenset({409, 429, 502, 503, 504})
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
-TURN_SECONDS = 2.0
+TURN_SECONDS, FLOWS_SECONDS = 2.0, 0.5
 TEXTUAL = ("text/", "json", "xml", "javascript", "x-www-form-urlencoded", "yaml", "csv")
 
 
@@ -29,7 +29,7 @@ class Outbound:
         self.targets = targets
         self._most = most
         self._connections = connections
-        self._gates: dict[str, asyncio.Semaphore] = {}
+        self._gates: dict[str, Gate] = {}
         self._pushes = Pushes(most)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
@@ -103,25 +103,21 @@ class Outbound:
         storable(result.text)
         return result
 
-    async def _turn(
-        self, url: SplitResult, pause: Callable[[float], Awaitable[None]]
-    ) -> asyncio.Semaphore:
+    async def _turn(self, url: SplitResult, pause: Callable[[float], Awaitable[None]]) -> Gate:
         """One of the places at this server, to be released. The time-out of a call does not run
         meanwhile, and who waits for long does it outside of memory: a slow server must not fill
         the engine.
         """
         gate = self._gates.get(url.netloc)
         if gate is None:
-            gate = self._gates[url.netloc] = asyncio.Semaphore(self._connections)
-        while gate.locked():
-            try:
-                async with asyncio.timeout(TURN_SECONDS):
-                    await gate.acquire()
-                return gate
-            except TimeoutError:
-                await pause(LONGEST_PAUSE)
-        await gate.acquire()
+            gate = self._gates[url.netloc] = Gate(self._connections)
+        while not await gate.enter():
+            await pause(LONGEST_PAUSE)
         return gate
+
+    def crowded(self, enough: int) -> bool:
+        """Whether a server that answers in good time has this many more calls waiting for it."""
+        return any(gate.flows and gate.queue > enough for gate in self._gates.values())
 
     async def _once(
         self,
@@ -189,6 +185,43 @@ async def _read(answer: aiohttp.ClientResponse, most: int) -> bytes:
             raise TooLarge(most)
         chunks.append(chunk)
     return b"".join(chunks)
+
+
+class Gate:
+    """The places at one server, given out in the order of the asking."""
+
+    def __init__(self, places: int) -> None:
+        self._places = asyncio.Semaphore(places)
+        self._waiting: dict[object, float] = {}
+
+    @property
+    def queue(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def flows(self) -> bool:
+        """Nobody has waited for long."""
+        oldest = next(iter(self._waiting.values()), None)
+        return oldest is None or time.monotonic() - oldest < FLOWS_SECONDS
+
+    async def enter(self) -> bool:
+        """False where no place became free in time."""
+        if self._places.locked():
+            me = object()
+            self._waiting[me] = time.monotonic()
+            try:
+                async with asyncio.timeout(TURN_SECONDS):
+                    await self._places.acquire()
+            except TimeoutError:
+                return False
+            finally:
+                del self._waiting[me]
+        else:
+            await self._places.acquire()
+        return True
+
+    def release(self) -> None:
+        self._places.release()
 
 
 class Unanswered(NodeFailed):
