@@ -205,7 +205,7 @@ async def test_a_hundred_thousand_sleepers_cost_nothing_and_all_wake(
     assert rate <= 2
     assert memory().rss - before < 8 * 1024 * 1024
 
-    soon = await parked(runs, "df.sleep(5)")
+    soon = await parked(runs, "df.sleep(4)")
     await copy(runs, soon, 10_000, 2)
 
     async def all_awake() -> bool:
@@ -234,9 +234,9 @@ async def statements_a_second(database: Database) -> float:
     start = await read()
 
     async def moved() -> bool:
-        return (await read())[0] - start[0] >= 5
+        return (await read())[0] - start[0] >= 3
 
-    await until(moved, what="five heartbeats")
+    await until(moved, what="three heartbeats")
     end = await read()
     await conn.close()
     return (end[0] - start[0]) / (end[1] - start[1])
