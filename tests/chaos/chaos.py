@@ -29,7 +29,7 @@ import asyncpg
 from pgflows.schema import migrate
 from pgflows.server import EmbeddedServer
 from pgflows.settings import Settings
-from tests.chaos.audit import Books, audit, check_leaks
+from tests.chaos.audit import LEAKS, Books, audit, check_leaks
 from tests.chaos.children import Child
 from tests.chaos.faults import AWAY, Faults
 
@@ -214,7 +214,11 @@ async def run(options: argparse.Namespace) -> Books:
         )
         if books.problems:
             for name, text in logs.items():
-                _tell(f"-- {name}\n{text[-3000:]}")
+                lines = text.splitlines()
+                worst = [n for n, line in enumerate(lines) if LEAKS.search(line)][:3]
+                _tell(f"-- {name}\n" + "\n".join(lines[-30:]))
+                for n in worst:
+                    _tell(f"-- {name}, line {n}\n" + "\n".join(lines[n : n + 30]))
         return books
 
 
