@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def test_every_row_of_its_tables_names_a_test() -> None:
     lines = PAGE.read_text().splitlines()
     rows = [
         line
-        for before, line in zip(lines, lines[1:], strict=False)
+        for before, line in itertools.pairwise(lines)
         if line.startswith("| ") and before.startswith("| ") and not line.startswith("| ---")
     ]
     assert len(rows) > 20
