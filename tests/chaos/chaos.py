@@ -1,6 +1,7 @@
 """`make chaos`: mixed runs while processes are killed and PostgreSQL is restarted, then the books.
 
-usage: python -m tests.chaos.chaos [--seconds 120] [--runs 3000] [--seed N] [--recovery 5]
+usage: python -m tests.chaos.chaos [--seconds 120] [--runs 3000] [--seed N] [--every 3.5]
+                                   [--recovery 5]
 
 Two engines and a step service run on a PostgreSQL of their own, while faults.py does its worst. At
 the end every run must be terminal and right, money conserved, no step recorded twice, every fault
@@ -186,7 +187,7 @@ async def run(options: argparse.Namespace) -> Books:
     async with a_world(options) as world:
         await _until_known(world)
         books, children = world.books, world.children
-        faults = Faults(options.seed, children, world.server, world.dsn, options.seconds)
+        faults = Faults(options, children, world.server, world.dsn)
         keepers = [asyncio.create_task(c.keep()) for c in children]
         others = [asyncio.create_task(c) for c in (world.send_signals(), faults.watch())]
         harm = asyncio.create_task(faults.run())
@@ -245,6 +246,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--runs", type=int, default=3000)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))  # noqa: S311
+    parser.add_argument("--every", type=float, default=3.5, help="seconds between faults, about")
     parser.add_argument("--recovery", type=float, default=5.0, help="seconds it may take")
     options = parser.parse_args()
     _tell(f"seed {options.seed}")

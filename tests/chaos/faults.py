@@ -6,6 +6,7 @@ repeats them whatever the runs do meanwhile.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import random
@@ -29,13 +30,18 @@ ANYBODY = (
 
 class Faults:
     def __init__(
-        self, seed: int, children: Sequence[Child], server: EmbeddedServer, dsn: str, seconds: float
+        self,
+        options: argparse.Namespace,
+        children: Sequence[Child],
+        server: EmbeddedServer,
+        dsn: str,
     ) -> None:
-        self._random = random.Random(seed)  # noqa: S311 - a repeatable sequence of faults
+        self._random = random.Random(options.seed)  # noqa: S311 - a repeatable sequence of faults
+        self._options = options
         self._children = children
         self._server = server
         self._dsn = dsn
-        self._seconds = seconds
+        self._tasks: list[asyncio.Task[None]] = []
         self._restarting = asyncio.Lock()
         self._under_way = 0
         self._over: float | None = None
@@ -43,14 +49,14 @@ class Faults:
         self.recoveries: list[float] = []
 
     async def run(self) -> None:
-        """Faults every 2 to 5 seconds, some of them while the one before is being recovered from;
-        the server goes away every 5 to 40 seconds.
+        """Faults every few seconds (2 to 5 by default), many of them while the one before is not
+        over or not recovered from; the server goes away every 5 to 40 seconds.
         """
-        chance = self._random
+        chance, every = self._random, self._options.every
         began = time.monotonic()
-        restart = chance.uniform(0.2, 0.5) * min(self._seconds, 40)
+        restart = chance.uniform(0.2, 0.5) * min(self._options.seconds, 40)
         while True:
-            await asyncio.sleep(chance.uniform(2, 5))
+            await asyncio.sleep(chance.uniform(0.57, 1.43) * every)
             faults: list[Callable[[], Awaitable[None]]] = [
                 chance.choice([self._kill, self._kill, self._pause, self._terminate, self._crowd])
             ]
@@ -59,7 +65,9 @@ class Faults:
                 faults.append(self._restart)
             elif chance.random() < 0.3:
                 faults.append(chance.choice([self._kill, self._terminate]))
-            await asyncio.gather(*(self._fault(f, chance.uniform(0, 1.5)) for f in faults))
+            for fault in faults:
+                delay = chance.uniform(0, 1.5)
+                self._tasks.append(asyncio.create_task(self._fault(fault, delay)))
 
     async def _fault(self, fault: Callable[[], Awaitable[None]], delay: float) -> None:
         await asyncio.sleep(delay)
@@ -137,7 +145,8 @@ class Faults:
             await asyncio.to_thread(self._server.start)
 
     async def end(self) -> None:
-        """Everybody may go on."""
+        """Lets the faults under way pass; then everybody may go on."""
+        await asyncio.gather(*self._tasks)
         for child in self._children:
             child.send(signal.SIGCONT)
         async with self._restarting:
