@@ -63,10 +63,11 @@ async def test_an_engine_killed_in_every_kind_of_node_is_replaced(
         graph = f"df.seq({effect(f'{n} before')}, df.seq({node}, {effect(f'{n} after')}))"
         started[kind] = await runs.start(graph)
 
-    async def all_running() -> bool:
-        return bool(calls) and {await runs.node(i, k) for k, i in started.items()} == {"running"}
+    async def all_begun() -> bool:
+        states = {await runs.begun(i, k) for k, i in started.items()}
+        return bool(calls) and states == {True}
 
-    await until(all_running, what="every node running")
+    await until(all_begun, what="every node having begun")
     engine.kill()
     await runs.conn.execute(SILENT)
     # raised while nobody is there to hear it
