@@ -54,11 +54,14 @@ class Runs:
         rows = await self.conn.fetch("select status, count(*) from df.instances group by 1")
         return {r[0]: r[1] for r in rows}
 
-    async def node(self, instance: str, node_type: str) -> str | None:
-        """The status of the instance's first node of this type."""
-        look = "select status from df.nodes where instance_id = $1 and node_type = $2"
-        found: str | None = await self.conn.fetchval(look, instance, node_type)
-        return found
+    async def begun(self, instance: str, node_type: str) -> bool:
+        """True when a node of this type of the instance runs, or has run."""
+        look = (
+            "select exists (select from df.nodes where instance_id = $1 and node_type = $2 "
+            "and status <> 'pending' and coalesce(query, '') not like $3)"
+        )
+        first = "insert into public.effects values%"
+        return bool(await self.conn.fetchval(look, instance, node_type, first))
 
     async def work(self, instance: str) -> asyncpg.Record | None:
         return await self.conn.fetchrow("select * from df._work where instance_id = $1", instance)

@@ -80,6 +80,7 @@ async def shares(runs: Runs) -> list[int]:
     return [r[0] for r in await runs.conn.fetch(HELD)]
 
 
+@pytest.mark.slow
 async def test_a_full_engine_takes_no_more_and_others_do(
     database: Database, spawn: Spawn, runs: Runs
 ) -> None:
@@ -135,6 +136,7 @@ async def test_a_row_says_that_an_engine_lives(
     assert await runs.engines() == 0
 
 
+@pytest.mark.slow
 async def test_a_slow_service_slows_its_own_runs_only(
     database: Database, spawn: Spawn, runs: Runs, slow: tuple[SlowService, str]
 ) -> None:
@@ -162,6 +164,7 @@ def df_sequence(n: int) -> str:
 STATEMENT = "df.sql($s$insert into public.effects select 'effect' from pg_sleep({seconds})$s$)"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [0.5, 5])
 async def test_an_engine_that_stood_still_writes_nothing_when_it_goes_on(
     database: Database, spawn: Spawn, runs: Runs, seconds: float
@@ -190,6 +193,7 @@ async def test_an_engine_that_stood_still_writes_nothing_when_it_goes_on(
     assert await runs.ended(await runs.start(effect("later"))) == "completed"
 
 
+@pytest.mark.slow
 async def test_an_engines_clock_does_not_matter(
     database: Database, spawn: Spawn, runs: Runs, tmp_path: Path
 ) -> None:

@@ -1,12 +1,12 @@
 """`make chaos`: mixed runs while processes are killed and PostgreSQL is restarted, then the books.
 
-usage: python -m tests.chaos.chaos [--seconds 90] [--runs 1500] [--seed N]
+usage: python -m tests.chaos.chaos [--seconds 120] [--runs 3000] [--seed N] [--every 3.5]
+                                   [--recovery 5]
 
-Two engines and a step service run on a PostgreSQL of their own. Every few seconds one of them is
-killed with SIGKILL, stopped and continued, a database session is terminated, or PostgreSQL itself
-is restarted, in order or as a crash. At the end every run must be terminal and right, money
-conserved, no step recorded twice, nothing left behind. The seed that is printed repeats the
-sequence of faults and runs.
+Two engines and a step service run on a PostgreSQL of their own, while faults.py does its worst. At
+the end every run must be terminal and right, money conserved, no step recorded twice, every fault
+recovered from in time, nothing left behind (audit.py). The seed that is printed repeats the
+sequence of faults and of runs.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import asyncpg
@@ -31,8 +30,11 @@ import asyncpg
 from pgflows.schema import migrate
 from pgflows.server import EmbeddedServer
 from pgflows.settings import Settings
+from tests.chaos.audit import LEAKS, Books, audit, check_leaks
+from tests.chaos.children import Child
+from tests.chaos.faults import AWAY, Faults
 
-ACCOUNTS, START_BALANCE = 20, 1000
+ACCOUNTS, STARTERS = 20, 4
 TABLES = """
 create table public.accounts (id int primary key, balance int not null);
 insert into public.accounts select g, 1000 from generate_series(1, 20) g;
@@ -46,64 +48,15 @@ MOVE = (
     "select (select count(*) from t) + (select count(*) from s) + (select count(*) from d) as rows"
 )
 SETTLE_SECONDS = 60.0
-OUTPUT = "select output from df.instance_info($1)"
-
-
-class Child:
-    """A pgflows process that is started again whenever it was killed."""
-
-    def __init__(
-        self, name: str, command: list[str], environment: dict[str, str], log: Path
-    ) -> None:
-        self.name = name
-        self._command = command
-        self._environment = environment
-        self._log = log
-        self.process: asyncio.subprocess.Process | None = None
-
-    async def start(self) -> None:
-        with self._log.open("ab") as log:
-            self.process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "pgflows",
-                *self._command,
-                env=self._environment,
-                stdout=log,
-                stderr=log,
-            )
-
-    async def stop(self, how: signal.Signals) -> None:
-        if self.process is not None and self.process.returncode is None:
-            self.process.send_signal(how)
-            await self.process.wait()
-
-    async def keep(self) -> None:
-        """Starts the process again when it ended by itself (the database was away at its start)."""
-        while True:
-            await asyncio.sleep(0.3)
-            if self.process is not None and self.process.returncode is not None:
-                await self.start()
-
-
-@dataclass
-class Books:
-    """What was started, and what must be true of it at the end."""
-
-    started: dict[str, str] = field(default_factory=dict)
-    orders: int = 0
-    moved: set[str] = field(default_factory=set)
-    faults: dict[str, int] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
-
-    def check(self, good: bool, text: str) -> None:
-        if not good:
-            self.problems.append(text)
+DEAF = (
+    "select distinct n.instance_id from df.nodes n join df.instances i on i.id = n.instance_id "
+    "where n.node_type = 'SIGNAL' and i.status in ('pending', 'running')"
+)
 
 
 class World:
     def __init__(self, options: argparse.Namespace, directory: Path) -> None:
-        self.random = random.Random(options.seed)  # noqa: S311 - a repeatable sequence of faults
+        self.random = random.Random(options.seed)  # noqa: S311 - a repeatable sequence of runs
         self.options = options
         self.directory = directory
         self.server = EmbeddedServer(directory / "pg")
@@ -113,126 +66,81 @@ class World:
 
     # -- the runs
 
-    def graph(self, key: str) -> tuple[str, str]:
-        """A random graph of user nodes, and its kind."""
+    def graph(self, key: str) -> tuple[str, str, set[str]]:
+        """A random graph of user nodes, its kind, and the transfers that it makes."""
         pick = self.random.choice(["seq", "join", "loop", "race", "signal", "sleep"])
-        first = self._move(f"{key}-1")
+        one, two = self._move(f"{key}-1"), self._move(f"{key}-2")
         match pick:
             case "seq":
-                return pick, f"df.seq({first}, {self._move(f'{key}-2')})"
+                graph = f"df.seq({one}, {two})"
             case "join":
-                return pick, f"df.seq(df.join({first}, {self._move(f'{key}-2')}), 'select 1')"
+                graph = f"df.seq(df.join({one}, {two}), 'select 1')"
             case "loop":
                 body = "df.as('select $c.n + 1 as n', 'c')"
                 loop = f"df.loop({body}, 'select $c.n < 4')"
-                return pick, f"df.seq(df.as('select 0 as n', 'c'), df.seq({loop}, {first}))"
+                graph = f"df.seq(df.as('select 0 as n', 'c'), df.seq({loop}, {one}))"
             case "race":
-                return pick, f"df.seq(df.race({first}, df.sleep(600)), {self._move(f'{key}-2')})"
+                graph = f"df.seq(df.race({one}, df.sleep(600)), {two})"
             case "signal":
-                return pick, f"df.seq(df.wait_for_signal('go'), {first})"
+                graph = f"df.seq(df.wait_for_signal('go'), {one})"
             case _:
-                return pick, f"df.seq(df.sleep({self.random.randint(1, 8)}), {first})"
+                graph = f"df.seq(df.sleep({self.random.randint(1, 8)}), {one})"
+        keys = {f"{key}-1", f"{key}-2"} if two in graph else {f"{key}-1"}
+        return pick, graph, keys
 
     def _move(self, key: str) -> str:
         a, b = self.random.sample(range(1, ACCOUNTS + 1), 2)
-        self._wanted.add(key)
         text = MOVE.format(key=key, a=a, b=b, n=self.random.randint(1, 9))
         return f"df.sql('{text}')"
 
     async def begin_runs(self) -> None:
-        """Starts runs all through the faults; counts those whose start is known to be committed."""
-        pace = self.options.seconds / self.options.runs
-        for n in range(self.options.runs):
+        """Starts runs all through the faults."""
+        numbers = iter(range(self.options.runs))
+        await asyncio.gather(*(self._starter(numbers) for _ in range(STARTERS)))
+
+    async def _starter(self, numbers: Iterator[int]) -> None:
+        pace = STARTERS * self.options.seconds / self.options.runs
+        for n in numbers:
+            began = time.monotonic()
             try:
                 await self._begin(f"r{n}")
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
-                await asyncio.sleep(0.2)
-            await asyncio.sleep(pace * self.random.random())
+            except AWAY:
+                await asyncio.sleep(0.1)
+            await asyncio.sleep(max(0.0, pace - (time.monotonic() - began)))
 
     async def _begin(self, key: str) -> None:
-        self._wanted: set[str] = set()
+        """Counts those whose start is known to be committed."""
+        kind, graph, moves = self.graph(key)
+        is_order = self.random.random() < 0.4
         conn = await asyncpg.connect(self.dsn, timeout=5)
         try:
-            if self.random.random() < 0.4:
+            if is_order:
                 order = json.dumps({"order_id": key, "amount": 1.0})
                 await conn.execute(
                     "select pgflows.start('process_order', $1, idempotency_key => $2)", order, key
                 )
                 self.books.orders += 1
                 return
-            kind, graph = self.graph(key)
             instance = await conn.fetchval(f"select df.start({graph}, $1)", key)
             self.books.started[instance] = kind
-            self.books.moved |= self._wanted
+            self.books.moved |= moves
         finally:
-            await conn.close(timeout=2)
+            conn.terminate()
 
     async def send_signals(self) -> None:
+        """To all who wait for one, those included whose start was never confirmed."""
         sent: set[str] = set()
         while True:
-            waiting = [i for i, k in self.books.started.items() if k == "signal" and i not in sent]
-            for instance in waiting:
-                with contextlib.suppress(
-                    asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError
-                ):
-                    conn = await asyncpg.connect(self.dsn, timeout=5)
-                    try:
-                        await conn.execute("select df.signal($1, 'go', '{}')", instance)
-                        sent.add(instance)
-                    finally:
-                        await conn.close(timeout=2)
+            with contextlib.suppress(*AWAY):
+                conn = await asyncpg.connect(self.dsn, timeout=5)
+                try:
+                    for row in await conn.fetch(DEAF):
+                        if row[0] not in sent:
+                            await conn.execute("select df.signal($1, 'go', '{}')", row[0])
+                            sent.add(row[0])
+                finally:
+                    conn.terminate()
             await asyncio.sleep(0.5)
-
-    # -- the faults
-
-    async def do_harm(self) -> None:
-        next_restart = time.monotonic() + self.random.uniform(5, 20)
-        while True:
-            await asyncio.sleep(self.random.uniform(2, 5))
-            if time.monotonic() > next_restart:
-                next_restart = time.monotonic() + self.random.uniform(5, 40)
-                await self._restart()
-                continue
-            await self.random.choice([self._kill, self._kill, self._pause, self._terminate])()
-
-    def _note(self, fault: str) -> None:
-        self.books.faults[fault] = self.books.faults.get(fault, 0) + 1
-
-    async def _kill(self) -> None:
-        child = self.random.choice(self.children)
-        self._note(f"SIGKILL {child.name}")
-        await child.stop(signal.SIGKILL)
-        await child.start()
-
-    async def _pause(self) -> None:
-        """An engine stands still until others took its runs, then goes on."""
-        child = self.random.choice(self.children[:2])
-        if child.process is None or child.process.returncode is not None:
-            return
-        self._note(f"SIGSTOP {child.name}")
-        process = child.process
-        process.send_signal(signal.SIGSTOP)
-        await asyncio.sleep(self.random.uniform(1, 6))
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGCONT)
-
-    async def _terminate(self) -> None:
-        with contextlib.suppress(asyncpg.PostgresError, OSError):
-            self._note("terminated session")
-            conn = await asyncpg.connect(self.server.admin_dsn, timeout=5)
-            await conn.execute(
-                "select pg_terminate_backend(pid) from pg_stat_activity "
-                "where pid <> pg_backend_pid() and backend_type = 'client backend' "
-                "order by random() limit 1"
-            )
-            await conn.close()
-
-    async def _restart(self) -> None:
-        mode = self.random.choice(["fast", "immediate"])
-        self._note(f"PostgreSQL {mode}")
-        await asyncio.to_thread(self.server.stop, mode)
-        await asyncio.sleep(self.random.uniform(0, 2))
-        await asyncio.to_thread(self.server.start)
 
     # -- the end
 
@@ -246,52 +154,6 @@ class World:
             await asyncio.sleep(0.2)
         await conn.close()
         return time.monotonic() - began
-
-    async def audit(self) -> None:
-        books = self.books
-        conn = await asyncpg.connect(self.dsn)
-        states = {r[0]: r[1] for r in await conn.fetch("select id, status from df.instances")}
-        for instance, kind in books.started.items():
-            state = states.get(instance)
-            if state != "completed":
-                said = await conn.fetchval(OUTPUT, instance)
-                books.check(False, f"{kind} instance {instance} is {state}: {said}")
-        total = await conn.fetchval("select sum(balance) from public.accounts")
-        books.check(total == ACCOUNTS * START_BALANCE, f"money was made or lost: {total}")
-        moved = {r[0] for r in await conn.fetch("select id from public.transfers")}
-        books.check(
-            books.moved <= moved, f"transfers are missing: {sorted(books.moved - moved)[:5]}"
-        )
-        open_orders = await conn.fetch(
-            "select * from pgflows.instances where status <> 'completed'"
-        )
-        books.check(
-            not open_orders, f"{len(open_orders)} orders are not completed: {open_orders[:2]}"
-        )
-        [row] = await conn.fetch("select * from pgflows.audit('process_order')")
-        books.check(
-            row["recorded_twice"] == 0, f"{row['recorded_twice']} steps were recorded twice"
-        )
-        books.check(row["lost"] == 0, f"{row['lost']} steps were lost")
-        books.check(
-            row["completed"] >= books.orders, f"{row['completed']} of {books.orders} orders"
-        )
-        await conn.close()
-
-    async def check_leaks(self) -> None:
-        """After the processes stopped in order nothing of theirs is left."""
-        conn = await asyncpg.connect(self.dsn)
-        for what, query in (
-            (
-                "sessions",
-                "select count(*) from pg_stat_activity where application_name like 'pgflows%'",
-            ),
-            ("advisory locks", "select count(*) from pg_locks where locktype = 'advisory'"),
-            ("claims", "select count(*) from df._work where owner is not null"),
-        ):
-            left = await conn.fetchval(query)
-            self.books.check(left == 0, f"{left} {what} were left behind")
-        await conn.close()
 
 
 @contextlib.asynccontextmanager
@@ -324,33 +186,51 @@ async def run(options: argparse.Namespace) -> Books:
     """One round of chaos; the books tell what went wrong."""
     async with a_world(options) as world:
         await _until_known(world)
-        keepers = [asyncio.create_task(c.keep()) for c in world.children]
-        signals = asyncio.create_task(world.send_signals())
-        harm = asyncio.create_task(world.do_harm())
+        books, children = world.books, world.children
+        faults = Faults(options, children, world.server, world.dsn)
+        keepers = [asyncio.create_task(c.keep()) for c in children]
+        others = [asyncio.create_task(c) for c in (world.send_signals(), faults.watch())]
+        harm = asyncio.create_task(faults.run())
         await world.begin_runs()
-        harm.cancel()
-        await asyncio.gather(harm, return_exceptions=True)
-        for child in world.children:
-            if child.process is not None and child.process.returncode is None:
-                child.process.send_signal(signal.SIGCONT)
-        await asyncio.to_thread(world.server.start)
+        await _cancel(harm)
+        await faults.end()
         seconds = await world.settle()
-        signals.cancel()
-        await world.audit()
-        for keeper in keepers:
-            keeper.cancel()
-        for child in world.children:
-            await child.stop(signal.SIGTERM)
-        await world.check_leaks()
-        print(f"faults: {world.books.faults}")  # noqa: T201
-        print(  # noqa: T201
-            f"{len(world.books.started)} graphs and {world.books.orders} orders; "
+        await _cancel(*others)
+        await audit(world.dsn, books)
+        await _cancel(*keepers)
+        for child in children:
+            code = await child.stop(signal.SIGTERM)
+            books.check(code == 0, f"{child.name} ended with {code}")
+        logs = {c.name: c.output() for c in children}
+        await check_leaks(world.server.admin_dsn, world.dsn, books, logs, world.directory)
+        slowest = max(faults.recoveries, default=0.0)
+        books.check(
+            slowest <= options.recovery, f"a recovery took {slowest:.1f} s: {faults.recoveries}"
+        )
+        _tell(f"faults: {faults.counts}")
+        _tell(f"recovered from {len(faults.recoveries)} faults, in {slowest:.1f} s at the most")
+        _tell(
+            f"{len(books.started)} graphs and {books.orders} orders; "
             f"all terminal {seconds:.1f} s after the last fault"
         )
-        if world.books.problems:
-            for child in world.children:
-                print(f"-- {child.name}\n{child._log.read_text(errors='replace')[-3000:]}")  # noqa: T201
-        return world.books
+        if books.problems:
+            for name, text in logs.items():
+                lines = text.splitlines()
+                worst = [n for n, line in enumerate(lines) if LEAKS.search(line)][:3]
+                _tell(f"-- {name}\n" + "\n".join(lines[-30:]))
+                for n in worst:
+                    _tell(f"-- {name}, line {n}\n" + "\n".join(lines[n : n + 30]))
+        return books
+
+
+def _tell(text: str) -> None:
+    print(text, flush=True)  # noqa: T201
+
+
+async def _cancel(*tasks: asyncio.Task[None]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _until_known(world: World) -> None:
@@ -363,15 +243,17 @@ async def _until_known(world: World) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=90)
-    parser.add_argument("--runs", type=int, default=1500)
+    parser.add_argument("--seconds", type=float, default=120)
+    parser.add_argument("--runs", type=int, default=3000)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))  # noqa: S311
+    parser.add_argument("--every", type=float, default=3.5, help="seconds between faults, about")
+    parser.add_argument("--recovery", type=float, default=5.0, help="seconds it may take")
     options = parser.parse_args()
-    print(f"seed {options.seed}")  # noqa: T201
+    _tell(f"seed {options.seed}")
     books = asyncio.run(run(options))
     for problem in books.problems:
-        print(f"PROBLEM: {problem}")  # noqa: T201
-    print("the books are in order" if not books.problems else "the books are NOT in order")  # noqa: T201
+        _tell(f"PROBLEM: {problem}")
+    _tell("the books are in order" if not books.problems else "the books are NOT in order")
     return 1 if books.problems else 0
 
 

@@ -305,8 +305,10 @@ class Session:
 
     async def _park(self, run: Run, task: asyncio.Task[None], entry: Entry) -> None:
         """The run leaves memory; its wake-up time or a signal brings it back, here or elsewhere."""
+        crash_point("before_park")
         try:
             await self._checkpointer.submit(entry)
+            crash_point("after_park")
         except ClaimLost:
             log.info("instance %s was lost while it was parked", run.instance)
         except Spoiled as e:
@@ -353,7 +355,10 @@ class Session:
         return role == RUN_ROLE
 
     async def execute(self, statement: Statement) -> Result:
-        return await self._statements.run(statement)
+        crash_point("before_statement")
+        result = await self._statements.run(statement)
+        crash_point("after_statement")
+        return result
 
     async def execute_in(self, database: str, role: str, text: str) -> Result:
         return await self._statements.run_in(database, role, text)

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import asyncpg
 from asyncpg.prepared_stmt import PreparedStatement
 
+from pgflows import db
 from pgflows.engine.results import NodeFailed
 
 ONCE = f"select df._once({', '.join(f'${n}' for n in range(1, 19))})"
@@ -95,7 +96,7 @@ class RolePool:
                     self._free.append(session)
                     loop = asyncio.get_running_loop()
                     loop.call_later(IDLE_SECONDS, self._retire, session, session.used)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+        except (*db.LOST, asyncpg.PostgresError, TimeoutError):
             session.conn.terminate()
         finally:
             self._gate.release()
