@@ -80,7 +80,9 @@ class Entry:
 
 
 class Columns:
-    """Writes turned into array arguments; of several writes of one node the last counts."""
+    """Writes turned into array arguments; of several writes of one node the last counts, but a node
+    that ended is not shown running again in the same execution.
+    """
 
     def __init__(self) -> None:
         self._rows: dict[tuple[str, str], Write] = {}
@@ -90,9 +92,12 @@ class Columns:
         for write in writes:
             self.consumed.extend(write.consumed)
             for node in write.nodes:
-                if node not in without:
-                    self._rows.pop((instance, node), None)
-                    self._rows[instance, node] = write
+                if node in without:
+                    continue
+                before = self._rows.pop((instance, node), write)
+                ended = before.status != "running" and before.execution == write.execution
+                late = write.status == "running" and ended
+                self._rows[instance, node] = before if late else write
 
     def arguments(self) -> tuple[list[Any], ...]:
         """Instances, nodes, statuses, results, execution ids."""
@@ -153,9 +158,13 @@ class Checkpointer:
 
     async def submit(self, entry: Entry) -> None:
         """Raises ClaimLost, Spoiled, or the connection's error."""
+        await self.queue(entry)
+
+    def queue(self, entry: Entry) -> asyncio.Future[None]:
+        """`submit` in two parts: it is in its place now, and awaited later."""
         entry.done = asyncio.get_running_loop().create_future()
         self.add(entry)
-        await entry.done
+        return entry.done
 
     def add(self, entry: Entry) -> None:
         """Queues an entry whose `done`, if it has one, somebody else awaits."""

@@ -292,7 +292,9 @@ class Session:
                 for entry in run.journal.overdue(SHOW_AFTER):
                     self._checkpointer.add(entry)
                 if (parked := run.journal.parked()) is not None:
-                    parking.append(self._park(run, task, parked))
+                    crash_point("before_park")
+                    # queued at once: what the run writes from here on must come after it
+                    parking.append(self._park(run, task, self._checkpointer.queue(parked)))
             await asyncio.gather(*parking)
 
     async def _pruning(self) -> None:
@@ -303,11 +305,10 @@ class Session:
             while await self._claims.prune(age, PRUNE_MOST) == PRUNE_MOST:  # noqa: ASYNC110 - paced
                 await asyncio.sleep(0.1)
 
-    async def _park(self, run: Run, task: asyncio.Task[None], entry: Entry) -> None:
+    async def _park(self, run: Run, task: asyncio.Task[None], landed: asyncio.Future[None]) -> None:
         """The run leaves memory; its wake-up time or a signal brings it back, here or elsewhere."""
-        crash_point("before_park")
         try:
-            await self._checkpointer.submit(entry)
+            await landed
             crash_point("after_park")
         except ClaimLost:
             log.info("instance %s was lost while it was parked", run.instance)
