@@ -202,6 +202,15 @@ returns text[] language sql security definer set search_path = pg_catalog, pg_te
   ) held
 $$;
 
+-- The same for one claim, for writes of branches that run side by side and need not wait for each other's commits.
+create or replace function df._fence_shared(p_instance text, p_token uuid)
+returns text[] language sql security definer set search_path = pg_catalog, pg_temp as $$
+  select coalesce(array_agg(held.instance_id), '{}')
+  from (
+    select w.instance_id::text from df._work w where w.instance_id = p_instance and w.token = p_token for share
+  ) held
+$$;
+
 -- Writes for instances whose token still holds, and tells which those are; for others nothing is written.
 --   p_instance, p_token      the claims
 --   w_*                      a row per node: instance, node, status, result (JSON text), execution id
@@ -221,7 +230,11 @@ create or replace function df._checkpoint(
   s_wake float8[] default '{}', s_signals text[] default '{}', x_signal bigint[] default '{}'
 ) returns text[] language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
-  v_held text[] := df._fence(p_instance, p_token);
+  v_held text[] := case
+    when cardinality(p_instance) = 1 and cardinality(s_instance) = 0 and cardinality(e_instance) = 0
+      then df._fence_shared(p_instance[1], p_token[1])
+    else df._fence(p_instance, p_token)
+  end;
   v_now timestamptz := clock_timestamp();
   v_prepared text[];
   v_new integer := 0;
