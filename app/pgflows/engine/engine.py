@@ -191,6 +191,8 @@ class Session:
             if self._wake.is_set() or (self._due is not None and self._due <= self.now()):
                 self._wake.clear()
                 await self._claim(min(room, 100))
+                if room < ROOM:  # not a claim for each run that ends
+                    await asyncio.sleep(LOOK_EVERY)
                 continue
             wait = max(0.01, beat + BEAT - time.monotonic())
             if self._due is not None:
@@ -209,9 +211,7 @@ class Session:
         """
         if self._lane.backlog > ENOUGH or self._outbound.crowded(ENOUGH):
             return 0
-        most = self._settings.engine_instances
-        room = most - len(self._runs)
-        return room if room >= min(ROOM, most / 4) else 0
+        return max(0, self._settings.engine_instances - len(self._runs))
 
     def _look(self) -> None:
         """A busy engine looks for work by itself, for as long as it has promised and once more."""
