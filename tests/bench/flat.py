@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 from rich.console import Console
 
-from tests.bench.harness import ORDER, TWO, WORKFLOW, deployment, report, until_true
+from tests.bench.harness import NOTHING_LEFT, ORDER, TWO, WORKFLOW, deployment, report, until_true
 from tests.bench.steps import START, latencies
 
 # finished runs as they would have been left: an instance, its run, a step and a node each
@@ -101,7 +101,7 @@ async def fill(conn: asyncpg.Connection[Any], begin: int, end: int) -> None:
 async def measure(conn: asyncpg.Connection[Any], dsn: str, finished: int) -> Figures:
     async with deployment(dsn, *TWO):
         taken = await latencies(conn)
-        await until_true(conn, "select not exists (select from df._work)")
+        await until_true(conn, NOTHING_LEFT)
     start = await median_ms(conn, START, WORKFLOW, ORDER)
     read = [await median_ms(conn, query) for query in QUERIES.values()]
     await conn.execute("select df.cancel(i.id) from df.instances i where i.status = 'pending'")

@@ -10,7 +10,15 @@ from typing import Any
 
 import asyncpg
 
-from tests.bench.harness import TWO, at_once, deployment, raw_floor, report, until_true
+from tests.bench.harness import (
+    NOTHING_LEFT,
+    TWO,
+    at_once,
+    deployment,
+    raw_floor,
+    report,
+    until_true,
+)
 
 THREE = (
     "select df.start(df.seq('insert into public.effects values (1)', "
@@ -21,7 +29,6 @@ LOOP = (
     "df.loop(df.as('select $s.n + 1 as n', 's'), 'select $s.n < 1000')))"
 )
 ENDED = "select status = 'completed' from df.instances where id = $1"
-NOTHING_LEFT = "select not exists (select from df._work)"
 PARKED = "select not exists (select from df._work where owner is not null or wake_at < 'infinity')"
 WAKE_UPS = (
     "select extract(epoch from completed_at - $2) * 1000 as ms from df.instances "

@@ -25,6 +25,7 @@ READY = (
     "select (select count(*) from df._worker_epoch) >= $1 "
     "and exists (select from pgflows.base_urls)"
 )
+NOTHING_LEFT = "select not exists (select from df._work)"
 ORDER = json.dumps({"order_id": "ORD-1", "amount": 99.0})
 WORKFLOW = "process_order"
 
