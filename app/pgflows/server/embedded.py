@@ -127,6 +127,7 @@ class EmbeddedServer:
         """Makes the directory; raises ServerError where it cannot be used."""
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
+            self._check_version()
             self.socket_directory.mkdir(mode=0o700, exist_ok=True)
             with tempfile.TemporaryFile(dir=self._directory):
                 pass  # it can be written
@@ -140,7 +141,6 @@ class EmbeddedServer:
             self._account.reach((self._directory, self._programs.binaries, self.socket_directory))
         elif self.socket_directory.lstat().st_uid != os.geteuid():
             raise ServerError(f"{self.socket_directory} belongs to another user: remove it")
-        self._check_version()
 
     @staticmethod
     def binaries_directory() -> Path:
