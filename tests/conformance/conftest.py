@@ -165,3 +165,11 @@ async def stranger(stage: Stage) -> AsyncIterator[asyncpg.Connection[Any]]:
     conn = await asyncpg.connect(stage.database.as_role(OTHER))
     yield conn
     await conn.close()
+
+
+@pytest.fixture
+async def stage_admin(stage: Stage) -> AsyncIterator[asyncpg.Connection[Any]]:
+    """A connection to the stage as who may do everything with `df`."""
+    conn = await asyncpg.connect(stage.database.dsn)
+    yield conn
+    await conn.close()
