@@ -128,8 +128,8 @@ def stage(
             return
         template = request.getfixturevalue("template")
         name = f"stage_{template}"
-        at = [dsn_of(server_dsn, r, name, p) for r, p in ((OWNER, None), (RUN, RUN_PASSWORD))]
-        database = Database(name, *at, dsn_of(server_dsn, "postgres", name))
+        owner, run = dsn_of(server_dsn, OWNER, name), dsn_of(server_dsn, RUN, name, RUN_PASSWORD)
+        database = Database(name, owner, run, dsn_of(server_dsn, "postgres", name))
         asyncio.run(_order(server_dsn, f"drop database if exists {name} with (force)"))
         asyncio.run(_order(server_dsn, f"create database {name} template {template} owner {OWNER}"))
         asyncio.run(make_roles(database))

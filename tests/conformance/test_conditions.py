@@ -57,8 +57,8 @@ async def test_any_node_can_be_a_condition(actor: Connection, condition: str, an
 
 
 async def test_the_result_is_the_taken_branchs(actor: Connection) -> None:
-    flow = "df.seq(df.as(df.if('select false', 'select 1 as n', 'select 2 as n'), 'i'), 'select $i as n')"
-    played = await play(actor, flow)
+    branches = "df.if('select false', 'select 1 as n', 'select 2 as n')"
+    played = await play(actor, f"df.seq(df.as({branches}, 'i'), 'select $i as n')")
     assert played.cell == 2
     assert played.node("IF")["result"] == '{"rows": [{"n": 2}], "row_count": 1}'
     assert played.seen["select 1 as n"] == "skipped"

@@ -105,9 +105,9 @@ async def test_outside_of_a_loop_a_break_fails(actor: Connection) -> None:
 async def test_a_nested_loop_keeps_its_captures_and_a_root_loop_does_not(
     tally: Connection,
 ) -> None:
-    body = """df.seq('insert into corpus.tally values (1)',
-      df.seq(df.if('select ''$k'' <> ''$'' || ''k''', df.break('"kept"'), df.as('select 1 as n', 'k')),
-        df.if('select count(*) > 1 from corpus.tally', df.break('"forgotten"'), 'select 1')))"""
+    kept = "df.if('select ''$k'' <> ''$'' || ''k''', df.break('kept'), df.as('select 1 as n', 'k'))"
+    second = "df.if('select count(*) > 1 from corpus.tally', df.break('forgotten'), 'select 1')"
+    body = f"df.seq('insert into corpus.tally values (1)', df.seq({kept}, {second}))"
     assert (await play(tally, f"df.seq('select 0', df.loop({body}))")).value == "kept"
     await tally.execute("truncate corpus.tally")
     assert (await play(tally, f"df.loop({body})")).value == "forgotten"
@@ -124,7 +124,8 @@ async def test_a_nested_loop_in_a_loop_starts_anew_with_the_captures_so_far(
 
 async def test_a_root_loop_makes_an_execution_for_each_turn(tally: Connection) -> None:
     body = "'insert into corpus.tally values (1) returning n'"
-    played = await play(tally, f"df.loop({body}, 'select count(*) < 3 from corpus.tally')")
+    again = "'select count(*) < 3 from corpus.tally'"
+    played = await play(tally, f"df.loop({body}, {again})")
     assert played.rows == [{"n": 1}]
     rows = await tally.fetch(
         "select execution_id, status, output from df.instance_executions($1) order by 1", played.id
@@ -176,12 +177,9 @@ async def test_a_failed_condition_fails_the_loop(actor: Connection) -> None:
 async def test_a_loop_that_is_cancelled_ends(tally: Connection) -> None:
     flow = "df.loop(df.seq('insert into corpus.tally values (1)', df.wait_for_signal('turn')))"
     instance = await start(tally, flow)
-    for turn in (1, 2):
-        turned = "select count(*) = $1 from corpus.tally"
-        await until(lambda n=turn: tally.fetchval(turned, n))  # type: ignore[misc]
-        await until_node(tally, instance, "SIGNAL")
-        if turn == 1:
-            await tally.fetchval("select df.signal($1, 'turn')", instance)
+    await until_node(tally, instance, "SIGNAL")
+    await tally.fetchval("select df.signal($1, 'turn')", instance)
+    await until(lambda: tally.fetchval("select count(*) = 2 from corpus.tally"))
     await tally.fetchval("select df.cancel($1, 'stop')", instance)
     played = await finish(tally, instance)
     assert (played.status, played.output) == ("cancelled", "canceled: stop")

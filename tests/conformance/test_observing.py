@@ -1,4 +1,4 @@
-"""What is seen of instances: status, result, waiting, lists, executions, inferred statuses, drawings."""
+"""What is seen of instances: status, result, waiting, lists, executions, drawings."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ METRICS = """total_instances running_instances completed_instances failed_instan
 )
 async def test_what_is_read_has_these_columns(actor: Connection, call: str, columns: str) -> None:
     played = await play(actor, "'select 1'")
-    [row, *_] = await actor.fetch(f"select * from df.{call.format(id=played.id)}")
+    [row, *_] = await actor.fetch(f"select * from df.{call.format(id=played.id)}")  # noqa: S608
     assert list(row.keys()) == columns.split()
 
 
@@ -93,7 +93,7 @@ async def test_nobody_has_no_status_and_no_result(actor: Connection, call: str) 
 
 @pytest.mark.parametrize("reader", ["instance_info", "instance_nodes", "instance_executions"])
 async def test_nobody_has_no_rows(actor: Connection, reader: str) -> None:
-    assert await actor.fetch(f"select * from df.{reader}('deadbeef')") == []
+    assert await actor.fetch(f"select * from df.{reader}('deadbeef')") == []  # noqa: S608
 
 
 async def test_awaiting_ends_with_the_instance(actor: Connection, stranger: Connection) -> None:
@@ -133,7 +133,7 @@ async def test_lists_are_filtered_and_newest_first(actor: Connection) -> None:
 )
 async def test_pages_have_a_limit_and_cursors_are_checked(actor: Connection, call: str) -> None:
     with pytest.raises(asyncpg.PostgresError):
-        await actor.fetch(f"select * from df.list_instances{call}")
+        await actor.fetch(f"select * from df.list_instances{call}")  # noqa: S608
 
 
 async def test_a_running_instance_shows_where_it_is(actor: Connection) -> None:
