@@ -43,7 +43,8 @@ def _data(part: Mapping[str, Any], fill: Callable[[str], str]) -> bytes:
             "splicing into base64 would corrupt the payload."
         )
     try:
-        return base64.b64decode(fill(text), validate=True)
+        # PostgreSQL's encode() breaks base64 into lines
+        return base64.b64decode("".join(fill(text).split()), validate=True)
     except (binascii.Error, ValueError) as e:
         raise NodeFailed(f"Invalid base64 in part '{name}': {e}") from e
 
