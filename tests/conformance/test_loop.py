@@ -107,7 +107,7 @@ async def test_a_nested_loop_keeps_its_captures_and_a_root_loop_does_not(
 ) -> None:
     kept = "df.if('select ''$k'' <> ''$'' || ''k''', df.break('kept'), df.as('select 1 as n', 'k'))"
     second = "df.if('select count(*) > 1 from corpus.tally', df.break('forgotten'), 'select 1')"
-    body = f"df.seq('insert into corpus.tally values (1)', df.seq({kept}, {second}))"
+    body = f"df.seq('insert into corpus.tally values (1)', df.seq({kept}, {second}))"  # noqa: S608 - constants
     assert (await play(tally, f"df.seq('select 0', df.loop({body}))")).value == "kept"
     await tally.execute("truncate corpus.tally")
     assert (await play(tally, f"df.loop({body})")).value == "forgotten"
