@@ -11,7 +11,9 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
@@ -19,7 +21,7 @@ import pytest
 from pgflows.engine import open_engine
 from pgflows.settings import Settings
 from tests.conformance.corpus.peer import serving
-from tests.conftest import OWNER, RUN, RUN_PASSWORD, Database, Process, free_port
+from tests.conftest import OWNER, RUN, RUN_PASSWORD, Database, Process, free_port, until
 from tests.conftest import _dsn as dsn_of
 
 USER, OTHER = "pgflows_test_user", "pgflows_test_other"
@@ -93,10 +95,11 @@ class Stage:
     peer: str
 
 
-@pytest.fixture(scope="session")
-def extension(server_dsn: str) -> str | None:
+@cache
+def extension() -> str | None:
     """The name of the database that the worker of pg_durable serves; None where there is none."""
-    return asyncio.run(_served(server_dsn))
+    given = os.environ.get("PGFLOWS_TEST_DSN")
+    return asyncio.run(_served(given)) if given else None
 
 
 async def _served(admin_dsn: str) -> str | None:
@@ -109,48 +112,65 @@ async def _served(admin_dsn: str) -> str | None:
     return name
 
 
-@pytest.fixture(autouse=True)
-def _applies(request: pytest.FixtureRequest, extension: str | None) -> None:
-    """Skips what is said to hold for the other implementation only."""
-    for name, applies in (("ours", extension is None), ("extension", extension is not None)):
-        marker = request.node.get_closest_marker(name)
-        if marker is not None and not applies:
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips what is said to hold for the other implementation, or looks into a database of ours."""
+    there = extension() is not None
+    for name, here in (("ours", not there), ("extension", there)):
+        marker = item.get_closest_marker(name)
+        if marker is not None and not here:
             pytest.skip(f"for {name} only: {marker.args[0]}")
+    if there and isinstance(item, pytest.Function) and "template" in item.fixturenames:
+        pytest.skip("it needs a database with our migrations")
 
 
 @pytest.fixture(scope="session")
 def stage(
     server_dsn: str,
-    extension: str | None,
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Stage]:
     """One for all tests of a process: they run flows on it and leave their rows behind."""
     with serving() as peer:
-        if extension is not None:
-            admin_dsn = dsn_of(server_dsn, "postgres", extension)
-            database = Database(extension, admin_dsn, admin_dsn, admin_dsn)
-            asyncio.run(_order(admin_dsn, "create extension if not exists pg_durable"))
+        if served := extension():
+            database = _served_database(server_dsn, served)
             asyncio.run(make_roles(database))
             yield Stage(database, peer)
             return
-        template = request.getfixturevalue("template")
-        name = f"stage_{template}"
-        owner, run = dsn_of(server_dsn, OWNER, name), dsn_of(server_dsn, RUN, name, RUN_PASSWORD)
-        database = Database(name, owner, run, dsn_of(server_dsn, "postgres", name))
-        asyncio.run(_order(server_dsn, f"drop database if exists {name} with (force)"))
-        asyncio.run(_order(server_dsn, f"create database {name} template {template} owner {OWNER}"))
+        database = _database_of_ours(server_dsn, request.getfixturevalue("template"))
         asyncio.run(make_roles(database))
+        log = tmp_path_factory.mktemp("stage") / "engine.log"
         environment = {
             "PGFLOWS_DSN": database.dsn,
             "PGFLOWS_RUN_DSN": database.run_dsn,
             "PGFLOWS_HTTP_TARGETS": f"private:{peer}/,private:{NOWHERE}/",
         }
-        log = tmp_path_factory.mktemp("stage") / "engine.log"
         engine = Process(("engine",), os.environ | environment, log, free_port()).start()
         yield Stage(database, peer)
         engine.kill()
-        asyncio.run(_order(server_dsn, f"drop database {name} with (force)"))
+        asyncio.run(_order(server_dsn, f"drop database {database.name} with (force)"))
+
+
+def _served_database(admin_dsn: str, name: str) -> Database:
+    """Where the extension's worker works, once it has seen that the extension is there."""
+    dsn = urlunsplit(urlsplit(admin_dsn)._replace(path=f"/{name}"))
+
+    async def ready() -> None:
+        conn = await asyncpg.connect(dsn)
+        await conn.execute("create extension if not exists pg_durable")
+        beat = "select last_seen_at from df._worker_epoch limit 1"
+        await until(lambda: conn.fetchval(beat), 60, "the worker of pg_durable")
+        await conn.close()
+
+    asyncio.run(ready())
+    return Database(name, dsn, dsn, dsn)
+
+
+def _database_of_ours(admin_dsn: str, template: str) -> Database:
+    name = f"stage_{template}"
+    asyncio.run(_order(admin_dsn, f"drop database if exists {name} with (force)"))
+    asyncio.run(_order(admin_dsn, f"create database {name} template {template} owner {OWNER}"))
+    owner, run = dsn_of(admin_dsn, OWNER, name), dsn_of(admin_dsn, RUN, name, RUN_PASSWORD)
+    return Database(name, owner, run, dsn_of(admin_dsn, "postgres", name))
 
 
 async def _order(dsn: str, statement: str) -> None:

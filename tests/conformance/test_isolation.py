@@ -142,6 +142,9 @@ async def test_a_superuser_is_refused_and_so_is_a_role_without_login(stage: Stag
     try:
         with pytest.raises(REFUSED):
             await admin.fetchval("select df.start('select 1')")
+        await admin.execute("set pg_durable.enable_superuser_instances = on")
+        text = "'select current_setting(''is_superuser'') as s'"
+        assert (await play(admin, text)).cell == "on"
         group = f"group_{stage.database.name}"
         await admin.execute(f"drop role if exists {group}")
         await admin.execute(f"create role {group} nologin")

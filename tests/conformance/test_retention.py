@@ -30,6 +30,16 @@ async def test_old_terminal_instances_go_with_all_their_rows(owner: Connection) 
     assert nodes == left
 
 
+async def test_it_does_not_matter_how_many_there_are(owner: Connection) -> None:
+    await owner.execute(
+        "insert into df.instances (id, root_node, status, submitted_by) "
+        "select lpad(to_hex(n), 8, '0'), '00000000', 'completed', current_user::regrole "
+        "from generate_series(1, 10001) n"
+    )
+    assert await owner.fetchval("select df._prune($1, 1000)", MONTH) == 0
+    assert await owner.fetchval("select count(*) from df.instances") == 10001
+
+
 async def test_a_row_that_somebody_holds_is_left_for_later(
     owner: Connection, database: Any
 ) -> None:

@@ -53,7 +53,15 @@ async def test_what_is_started_in_one_transaction_runs_after_its_commit(actor: C
     assert await actor.fetchval("select count(*) from corpus.begun where n >= 1") == 4
 
 
-@pytest.mark.parametrize(("table", "columns"), [("instances", INSTANCES), ("nodes", NODES)])
+@pytest.mark.parametrize(
+    ("table", "columns"),
+    [
+        ("instances", INSTANCES),
+        ("nodes", NODES),
+        ("vars", "name value owner"),
+        ("_worker_epoch", "epoch_id started_at last_seen_at"),
+    ],
+)
 async def test_the_tables_have_these_columns_in_this_order(
     actor: Connection, table: str, columns: str
 ) -> None:
@@ -105,6 +113,15 @@ async def test_completed_at_is_for_the_completed_only(actor: Connection, flow: s
     assert played.status in ("failed", "cancelled")
     ended = "select completed_at is null from df.instances where id = $1"
     assert await actor.fetchval(ended, instance) is True
+
+
+@pytest.mark.slow
+@pytest.mark.ours("the extension loses it")
+async def test_a_start_in_a_long_transaction_is_not_lost(actor: Connection) -> None:
+    async with actor.transaction():
+        instance = await start(actor, "'select 1 as n'")
+        await actor.execute("select pg_sleep(6)")
+    assert (await finish(actor, instance)).cell == 1
 
 
 async def test_variables_are_set_read_and_removed(actor: Connection) -> None:

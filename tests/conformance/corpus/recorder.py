@@ -97,6 +97,11 @@ class Recorder:
         await asyncio.sleep(min(case.get("settle", 0.0), self._patience))
         return await self._look(conn, case, instance, record)
 
+    async def watch(self, conn: asyncpg.Connection[Any], instance: str) -> Record:
+        """An instance that was started elsewhere, as it stands when it has ended."""
+        await self._end(conn, instance, 60)
+        return await self._look(conn, {"name": ""}, instance, {})
+
     async def _end(self, conn: asyncpg.Connection[Any], instance: str, seconds: float) -> None:
         await conn.fetchval("select df.await_instance($1, $2)", instance, int(seconds))
 
