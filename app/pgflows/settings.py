@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from pydantic import Field, field_validator
@@ -49,6 +50,17 @@ class Settings(BaseSettings):
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("http_targets")
+    @classmethod
+    def _are_prefixes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for entry in value:
+            if not re.match(r"(private:)?https?://[^/?#@]+(/[^?#]*)?$", entry):
+                raise ValueError(
+                    f"{entry!r} is no URL prefix: write http(s)://host[:port][/path], with "
+                    "private: before it if the host may be in a private network"
+                )
         return value
 
     @field_validator("base_url")

@@ -11,6 +11,32 @@ begin
     detail = jsonb_build_object('path', p_path, 'problem', p_problem)::text;
 end $$;
 
+-- True where the JSON text of a node that somebody may have written by hand says what an engine needs.
+create or replace function df._is_configured(p_type text, p_query text)
+returns boolean language plpgsql immutable as $$
+declare
+  v_spec json := p_query::json;
+begin
+  return json_typeof(v_spec) = 'object' and case
+    when p_type = 'IF' then v_spec ->> 'condition_type' = 'result_has_rows' and json_typeof(v_spec -> 'result_name') = 'string'
+      and v_spec -> 'condition_node' is null and v_spec -> 'extra_nodes' is null
+    when p_type = 'SIGNAL' then v_spec ->> 'signal_name' <> '' and json_typeof(v_spec -> 'signal_name') = 'string'
+      and coalesce(json_typeof(v_spec -> 'timeout_seconds') in ('number', 'null'), true)
+      and coalesce((v_spec ->> 'timeout_seconds')::numeric between 0 and 1e12, true)
+    when p_type = 'WAIT_SCHEDULE' then json_typeof(v_spec -> 'cron_expr') = 'string' and df._is_cron(v_spec ->> 'cron_expr')
+    when p_type in ('HTTP', 'HTTP_MULTIPART') then json_typeof(v_spec -> 'url') = 'string'
+      and v_spec ->> 'method' in ('GET', 'POST', 'PUT', 'DELETE', 'PATCH')
+      and coalesce(json_typeof(v_spec -> 'body') in ('string', 'null'), true)
+      and coalesce(json_typeof(v_spec -> 'headers') in ('object', 'null'), true)
+      and coalesce(json_typeof(v_spec -> 'timeout_seconds') in ('number', 'null'), true)
+      and coalesce((v_spec ->> 'timeout_seconds')::numeric between 0.001 and 1e9, true)
+      and case p_type when 'HTTP' then v_spec -> 'parts' is null else json_typeof(v_spec -> 'parts') = 'array' end
+    else true
+  end;
+exception when data_exception then
+  return false;
+end $$;
+
 -- What a node must look like to be run; children are counted by the caller.
 create or replace function df._check_node(p_path text, p_type text, p_query text, p_name text, p_children text)
 returns void language plpgsql immutable as $$
@@ -31,8 +57,12 @@ begin
     end);
   elsif p_query is null and p_type not in ('THEN', 'JOIN', 'RACE', 'IF', 'LOOP') then
     perform df._bad_graph(p_path, p_type || ' needs a query');
+  elsif p_query is not null and p_type in ('THEN', 'JOIN', 'RACE', 'LOOP') then
+    perform df._bad_graph(p_path, p_type || ' has no query');  -- it would name other nodes as children
   elsif p_type = 'SLEEP' and p_query !~ '^\d{1,18}$' then
     perform df._bad_graph(p_path, 'SLEEP needs a number of seconds');
+  elsif p_query is not null and p_type not in ('SQL', 'SLEEP') and not coalesce(df._is_configured(p_type, p_query), false) then
+    perform df._bad_graph(p_path, p_type || ' cannot be read: ' || left(p_query, 200));
   elsif p_name !~ '^[A-Za-z_][A-Za-z0-9_]*$' then
     perform df._bad_graph(p_path, 'the result name is no identifier');
   end if;

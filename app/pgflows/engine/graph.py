@@ -102,7 +102,7 @@ BOUNDARIES = ("JOIN", "RACE", "LOOP")
 def build(root_id: str, rows: Sequence[Row], *, prepared: bool = False) -> Graph:
     """Links the rows of one instance, or of a prepared graph.
 
-    Raises KeyError where a child is missing.
+    Raises KeyError where a child is missing, ValueError where the rows are no tree.
     """
     nodes = {r["id"]: Node(r["id"], r["node_type"], r["query"], r["result_name"]) for r in rows}
     children = {r["id"]: (r["left_node"], r["right_node"]) for r in rows}
@@ -118,6 +118,8 @@ def build(root_id: str, rows: Sequence[Row], *, prepared: bool = False) -> Graph
                 if (child := _adopt(node, nodes, other, "extra"))
             ]
     root = nodes[root_id]
+    if root.parent is not None:
+        raise ValueError(f"the root {root_id} is below node {root.parent.id}")
     for node in nodes.values():
         node.silent = prepared and node.type == "THEN" and node is not root
     _relate(root)
@@ -128,6 +130,8 @@ def _adopt(parent: Node, nodes: Mapping[str, Node], child_id: str | None, role: 
     if child_id is None:
         return None
     child = nodes[child_id]
+    if child.parent is not None:
+        raise ValueError(f"node {child_id} has two parents")
     child.parent, child.role = parent, role
     return child
 

@@ -143,7 +143,8 @@ class Lane:
                 _settle(
                     ride,
                     NodeFailed(
-                        f"SQL execution failed: error returned from database: {row['error']}"
+                        f"SQL execution failed: error returned from database: {row['error']}",
+                        row["code"],
                     ),
                 )
             elif not ride.done.done():

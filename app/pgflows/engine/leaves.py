@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from cronsim import CronSim
 
+from pgflows.engine import audit
 from pgflows.engine.checkpoint import Entry, Spoiled, Write
 from pgflows.engine.graph import Node
 from pgflows.engine.journal import FOREVER, PARK_AHEAD, Journal, Strand, ids
@@ -100,6 +101,7 @@ class Leaves:
                 case _:
                     raise NodeFailed(f"a node of type {node.type} cannot be run")
         except NodeFailed as e:
+            audit.note(e, role=self._role, instance=self._journal.instance, node=node)
             raise self._journal.fail(node, e.message, strand) from e
         except Spoiled as e:
             raise self._journal.fail(node, f"the result cannot be stored: {e}", strand) from e

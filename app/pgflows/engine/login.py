@@ -7,7 +7,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 import asyncpg
 
-from pgflows.engine.results import NodeFailed
+from pgflows.engine.results import NodeFailed, Refused
 
 RUN_ROLE = "pgflows_run"
 REFUSED = (
@@ -44,13 +44,15 @@ class Logins:
         """Raises NodeFailed where the server refuses the role, the connection's error where it is
         away.
         """
+        if not role:  # a DSN without a user would log in as somebody else
+            raise Refused("the role that submitted this instance is gone")
         dsn = self._run_dsn if role == RUN_ROLE and self._run_dsn else as_role(self.dsn, role, None)
         try:
             conn: asyncpg.Connection[Any] = await asyncpg.connect(dsn, **options)
         except asyncpg.InvalidCatalogNameError as e:
             raise NodeFailed(f"the database of this instance is gone: {e}") from e
         except REFUSED as e:
-            raise NodeFailed(
+            raise Refused(
                 f"the engine cannot log in as role {role}, which submitted this instance: {e}. "
                 "Let the server trust the engine's address for that role, or give the engine a "
                 "password file that knows it"

@@ -21,6 +21,8 @@ def encode(parts: Iterable[Mapping[str, Any]], fill: Callable[[str], str]) -> tu
     boundary = uuid.uuid4().hex
     chunks: list[bytes] = []
     for part in parts:
+        if not isinstance(part, dict) or "name" not in part:
+            raise NodeFailed("a part must be an object with a name")
         name = _quoted(fill(str(part["name"])))
         head = f'Content-Disposition: form-data; name="{name}"'
         if part.get("filename") is not None:

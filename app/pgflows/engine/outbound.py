@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -13,12 +14,19 @@ import aiohttp
 
 from pgflows.engine import multipart
 from pgflows.engine.pushes import Answer, Pushes, TooLarge
-from pgflows.engine.results import NodeFailed, Result, storable
+from pgflows.engine.results import NodeFailed, Refused, Result, storable
 from pgflows.engine.targets import GuardedResolver, NotPublic, Targets
 
 AGAIN = frozenset({409, 429, 502, 503, 504})
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
 TURN_SECONDS, FLOWS_SECONDS = 2.0, 0.5
+METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH")
+TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+# Another host behind the same address, or a second request inside the first one's body.
+FRAMING = frozenset(
+    {"host", "content-length", "transfer-encoding", "connection", "upgrade", "expect", "te"}
+    | {"trailer", "keep-alive", "proxy-connection", "proxy-authorization"}
+)
 TEXTUAL = ("text/", "json", "xml", "javascript", "x-www-form-urlencoded", "yaml", "csv")
 
 
@@ -42,6 +50,8 @@ class Outbound:
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(),  # the node's own is about the whole call
         )
+        # a kept connection that the peer closes in mid-call would have GET, PUT and DELETE repeated
+        self._session._retry_connection = False
         self.calls = 0
         self.repeats = 0
 
@@ -65,6 +75,7 @@ class Outbound:
         """
         url, method = fill(spec["url"]), spec["method"]
         headers = {k: fill(str(v)) for k, v in (spec.get("headers") or {}).items()}
+        _check_request(url, method, headers)
         data = fill(spec["body"]).encode() if spec.get("body") is not None else None
         if (parts := spec.get("parts")) is not None:
             headers["Content-Type"], data = multipart.encode(parts, fill)
@@ -74,7 +85,7 @@ class Outbound:
             await refresh()
             step = self.targets.is_step(url)
         if not step and not self.targets.is_listed(url):
-            raise NodeFailed(
+            raise Refused(
                 f"Blocked: {url} is neither a registered base URL of steps nor below a prefix of "
                 "the setting PGFLOWS_HTTP_TARGETS"
             )
@@ -149,7 +160,7 @@ class Outbound:
             if step and isinstance(e, ValueError):
                 raise NodeFailed(f"HTTP {method} {url} cannot be sent: {e}") from e
             if isinstance(reason := getattr(e, "os_error", None), NotPublic):
-                raise NodeFailed(f"Blocked: {reason}") from e
+                raise Refused(f"Blocked: {reason}") from e
             raise Unanswered(
                 f"HTTP connection failed: {url} - error sending request for url ({url})"
             ) from e
@@ -222,6 +233,17 @@ class Gate:
 
     def release(self) -> None:
         self._places.release()
+
+
+def _check_request(url: str, method: str, headers: Mapping[str, str]) -> None:
+    """What would let a call reach more than its URL says is refused."""
+    if method not in METHODS:
+        raise Refused(f"Blocked: {method!r} is no method of an HTTP node")
+    for name, value in headers.items():
+        if name.lower() in FRAMING or not TOKEN.fullmatch(name):
+            raise Refused(f"Blocked: a node may not set the header {name!r} ({url})")
+        if any(c in value for c in "\r\n\0"):
+            raise Refused(f"Blocked: the header {name!r} holds a line break ({url})")
 
 
 class Unanswered(NodeFailed):

@@ -21,11 +21,16 @@ SUPPORTED = (
 
 
 class NodeFailed(Exception):
-    """A node ends in failure; the text is what its row shows."""
+    """A node ends in failure; the text is what its row shows, `code` PostgreSQL's SQLSTATE."""
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, code: str | None = None) -> None:
         super().__init__(message)
         self.message = message
+        self.code = code
+
+
+class Refused(NodeFailed):
+    """The engine itself refused what a node asked for."""
 
 
 class Result:

@@ -21,7 +21,7 @@ import asyncpg
 from pgflows import db
 from pgflows.engine.checkpoint import ClaimLost, Columns, Ending, Entry, Write, write
 from pgflows.engine.pools import Login, RolePool, Session
-from pgflows.engine.results import NodeFailed, Result, encode_rows, storable
+from pgflows.engine.results import NodeFailed, Refused, Result, encode_rows, storable
 from pgflows.engine.wrapping import Key, Shape, Shapes
 
 T = TypeVar("T")
@@ -108,7 +108,7 @@ class Statements:
             try:
                 return await _one_trip(session, statement, shape)
             except asyncpg.PostgresError as e:
-                if e.sqlstate == CLAIM_LOST:
+                if e.sqlstate == CLAIM_LOST and not await _holds(session, statement.entry):
                     raise ClaimLost(statement.entry.instance) from e
                 if (e.sqlstate or "")[:2] not in UNWRAPPABLE:
                     raise
@@ -143,7 +143,7 @@ def _lost(error: asyncpg.PostgresError) -> bool:
 
 def _check_control(text: str) -> None:
     if CONTROL.match(text):
-        raise NodeFailed(
+        raise Refused(
             "SQL execution failed: a node may not control its transaction; leave out "
             "BEGIN, COMMIT, ROLLBACK and SAVEPOINT"
         )
@@ -167,7 +167,8 @@ def _failed(error: asyncpg.PostgresError) -> NodeFailed | SessionEnded:
     """What a node's error is to its run: the node's failure, or a session that was lost."""
     if _lost(error):
         return SessionEnded(f"the session of its statement ended: {error}")
-    return NodeFailed(f"SQL execution failed: error returned from database: {error.args[0]}")
+    text = f"SQL execution failed: error returned from database: {error.args[0]}"
+    return NodeFailed(text, error.sqlstate)
 
 
 async def _fetch(
@@ -194,6 +195,12 @@ async def _checkpoint(conn: asyncpg.Connection[Any], statement: Statement, resul
     whole = replace(entry, writes=[*entry.writes, own], ending=ending)
     if entry.instance not in await write(conn, [whole]):
         raise ClaimLost(entry.instance)
+
+
+async def _holds(session: Session, entry: Entry) -> bool:
+    """Whether the claim is ours still: a node's own text may raise any error, PF199 too."""
+    fence = "select cardinality(df._fence(array[$1], array[$2]))"
+    return bool(await session.conn.fetchval(fence, entry.instance, entry.token))
 
 
 async def _one_trip(session: Session, statement: Statement, shape: Shape) -> Result:

@@ -7,15 +7,18 @@ holds the address itself. The address that was checked is the one that is connec
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Iterable
-from ipaddress import ip_address
-from urllib.parse import SplitResult, urlsplit
+from ipaddress import IPv4Address, IPv6Network, ip_address
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import DefaultResolver
 
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 PRIVATE = "private:"
+NAT64 = IPv6Network("64:ff9b::/96")
 
 
 class Targets:
@@ -46,6 +49,8 @@ class Targets:
 
 
 def _within_any(url: str, prefixes: Iterable[SplitResult]) -> bool:
+    if CONTROL.search(url):  # urlsplit takes some of these out, others keep them
+        return False
     try:
         split = urlsplit(url)
     except ValueError:
@@ -70,13 +75,33 @@ def _within(url: SplitResult, prefix: SplitResult) -> bool:
 
 
 def _port(url: SplitResult) -> int | None:
-    return url.port or {"http": 80, "https": 443}.get(url.scheme)
+    return {"http": 80, "https": 443}.get(url.scheme) if url.port is None else url.port
 
 
 def _climbs(path: str) -> bool:
-    """Dot segments, plain or escaped, would leave the prefix."""
-    parts = path.lower().replace("%2e", ".").replace("%2f", "/").replace("\\", "/").split("/")
-    return ".." in parts
+    """Dot segments would leave the prefix: plain, escaped (also twice), or with parameters."""
+    for _ in range(3):
+        before, path = path, unquote(path)
+        if path == before:
+            break
+    else:
+        return True  # nobody escapes that often with good intent
+    return any(p.partition(";")[0].strip() == ".." for p in path.replace("\\", "/").split("/"))
+
+
+def _is_public(host: str) -> bool:
+    """An address of the internet; one that wraps an IPv4 address is judged by that one too."""
+    address = ip_address(host.partition("%")[0])
+    if not address.is_global or address.is_multicast:
+        return False
+    if isinstance(address, IPv4Address):
+        return True
+    inner = address.ipv4_mapped or address.sixtofour
+    if address in NAT64:
+        inner = IPv4Address(int(address) & 0xFFFFFFFF)
+    if address.teredo:
+        inner = address.teredo[1]
+    return inner is None or (inner.is_global and not inner.is_multicast)
 
 
 class NotPublic(OSError):
@@ -96,7 +121,7 @@ class GuardedResolver(AbstractResolver):
         found = await self._resolver.resolve(host, port, family)
         if self._targets.may_be_private(host):
             return found
-        public = [entry for entry in found if ip_address(entry["host"]).is_global]
+        public = [entry for entry in found if _is_public(entry["host"])]
         if not public:
             raise NotPublic(
                 f"{host} resolves to addresses that are not public; list it as {PRIVATE}<prefix> "
