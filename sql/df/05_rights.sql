@@ -24,14 +24,19 @@ begin
   end if;
   for v_role in
     select case a.grantee when 0 then 'public' else pg_get_userbyid(a.grantee)::text end as name, a.is_grantable,
-      exists (
-        select from pg_proc h, aclexplode(h.proacl) b
-        where h.pronamespace = 'df'::regnamespace and h.proname = 'http' and b.grantee = a.grantee
-      ) as calls_http
+      http.calls, http.passes_on
     from pg_proc p, aclexplode(p.proacl) a
+    cross join lateral (
+      select coalesce(bool_or(true), false) as calls, coalesce(bool_or(b.is_grantable), false) as passes_on
+      from pg_proc h, aclexplode(h.proacl) b
+      where h.pronamespace = 'df'::regnamespace and h.proname = 'http' and b.grantee = a.grantee
+    ) http
     where p.oid = 'df.start(text,text,text,text)'::regprocedure and a.grantee <> p.proowner
   loop
-    perform df.grant_usage(v_role.name, v_role.calls_http, v_role.is_grantable);
+    perform df.grant_usage(v_role.name, v_role.calls);
+    if v_role.is_grantable then
+      perform df.grant_usage(v_role.name, v_role.passes_on, with_grant => true);
+    end if;
   end loop;
 end $$;
 

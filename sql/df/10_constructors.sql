@@ -3,6 +3,8 @@
 --   _envelope        a node as it is, anything else as a SQL node around it
 --   _read_envelope   a node that somebody wrote by hand, in the order and spacing of ours
 --   _check_call, _is_cron   what can be said of a call or a schedule before it runs
+-- Callers' search paths are their own: SQL functions qualify what a schema of somebody else could shadow, so that they
+-- are still inlined, and the others set their path.
 -- Key order is part of the contract: node_type, left_node, right_node, condition_node, extra_nodes, query, result_name.
 
 create or replace function df._is_type(p_type text)
@@ -24,13 +26,13 @@ begin
   elsif ltrim(left(p_node, 100), E' \t\r\n') like '{%' then
     return df._read_envelope(p_node);
   end if;
-  return '{"node_type":"SQL","query":' || to_json(p_node)::text || '}';
+  return '{"node_type":"SQL","query":' || pg_catalog.to_json(p_node)::text || '}';
 end $$;
 
 create or replace function df._order_node(p_node json, p_path text)
 returns text language plpgsql immutable parallel safe as $$
 declare
-  v_text text := '{"node_type":' || to_json(p_node ->> 'node_type')::text;
+  v_text text := '{"node_type":' || pg_catalog.to_json(p_node ->> 'node_type')::text;
   v_key text;
   v_value json;
 begin
@@ -41,7 +43,7 @@ begin
   foreach v_key in array array['left_node', 'right_node', 'condition_node'] loop
     v_value := p_node -> v_key;
     if json_typeof(v_value) <> 'null' then
-      v_text := v_text || ',' || to_json(v_key)::text || ':' || df._order_node(v_value, p_path || '.' || v_key);
+      v_text := v_text || ',' || pg_catalog.to_json(v_key)::text || ':' || df._order_node(v_value, p_path || '.' || v_key);
     end if;
   end loop;
   v_value := p_node -> 'extra_nodes';
@@ -57,7 +59,7 @@ begin
       raise exception 'invalid graph: %.% is not a string', p_path, v_key using errcode = 'PF101',
         detail = jsonb_build_object('path', p_path || '.' || v_key)::text;
     elsif json_typeof(v_value) = 'string' then
-      v_text := v_text || ',' || to_json(v_key)::text || ':' || to_json(v_value #>> '{}')::text;
+      v_text := v_text || ',' || pg_catalog.to_json(v_key)::text || ':' || pg_catalog.to_json(v_value #>> '{}')::text;
     end if;
   end loop;
   return v_text || '}';
@@ -78,18 +80,18 @@ begin
   exception when invalid_text_representation or untranslatable_character then
     null;
   end;
-  return '{"node_type":"SQL","query":' || to_json(p_node)::text || '}';
+  return '{"node_type":"SQL","query":' || pg_catalog.to_json(p_node)::text || '}';
 end $$;
 
 -- A node whose configuration is a JSON text inside the JSON.
 create or replace function df._configured(p_type text, p_config text)
 returns text language sql immutable parallel safe as $$
-  select '{"node_type":"' || p_type || '","query":' || to_json(p_config)::text || '}'
+  select '{"node_type":"' || p_type || '","query":' || pg_catalog.to_json(p_config)::text || '}'
 $$;
 
 create or replace function df.sql(query text)
 returns text language sql immutable strict parallel safe as $$
-  select '{"node_type":"SQL","query":' || to_json(query)::text || '}'
+  select '{"node_type":"SQL","query":' || pg_catalog.to_json(query)::text || '}'
 $$;
 
 create or replace function df.seq(a text, b text)
@@ -123,7 +125,7 @@ create or replace function df.if_rows(result_name text, then_branch text, else_b
 returns text language sql immutable strict parallel safe as $$
   select '{"node_type":"IF","left_node":' || df._envelope(then_branch) || ',"right_node":' || df._envelope(else_branch)
     || ',"query":'
-    || to_json('{"condition_type":"result_has_rows","result_name":' || to_json(result_name)::text || '}')::text || '}'
+    || pg_catalog.to_json('{"condition_type":"result_has_rows","result_name":' || pg_catalog.to_json(result_name)::text || '}')::text || '}'
 $$;
 
 create or replace function df.loop(body text, condition text default null)
@@ -134,12 +136,12 @@ $$;
 
 create or replace function df.break(value text default null)
 returns text language sql immutable parallel safe as $$
-  select df._configured('BREAK', '{"break_value":' || coalesce(to_json(value)::text, 'null') || '}')
+  select df._configured('BREAK', '{"break_value":' || coalesce(pg_catalog.to_json(value)::text, 'null') || '}')
 $$;
 
 -- result_name is the last key, and the text before it cannot end like one: its quotes would be escaped.
 create or replace function df.as(fut text, name text)
-returns text language plpgsql immutable strict parallel safe as $$
+returns text language plpgsql immutable strict parallel safe set search_path = pg_catalog, pg_temp as $$
 declare
   v_node text := df._envelope(fut);
   v_bare text;
@@ -160,7 +162,7 @@ begin
 end $$;
 
 create or replace function df.sleep(seconds bigint)
-returns text language plpgsql immutable strict parallel safe as $$
+returns text language plpgsql immutable strict parallel safe set search_path = pg_catalog, pg_temp as $$
 begin
   if seconds < 0 then
     raise exception 'sleep duration must not be negative' using errcode = 'PF104',
@@ -171,7 +173,7 @@ end $$;
 
 -- Five fields, or six with seconds first: numbers, names of months and weekdays, ranges, lists, steps.
 create or replace function df._is_cron(p_expression text)
-returns boolean language plpgsql immutable strict parallel safe as $$
+returns boolean language plpgsql immutable strict parallel safe set search_path = pg_catalog, pg_temp as $$
 declare
   v_fields text[] := regexp_split_to_array(btrim(upper(p_expression), E' \t'), '\s+');
   v_names text[] := array['', '', '', '', 'JAN FEB MAR APR MAY JUN JUL AUG SEP OCT NOV DEC', 'SUN MON TUE WED THU FRI SAT'];
@@ -212,17 +214,17 @@ begin
 end $$;
 
 create or replace function df.wait_for_schedule(cron_expr text)
-returns text language plpgsql immutable strict parallel safe as $$
+returns text language plpgsql immutable strict parallel safe set search_path = pg_catalog, pg_temp as $$
 begin
   if not df._is_cron(cron_expr) then
     raise exception 'invalid cron expression ''%''', cron_expr using errcode = 'PF104',
       detail = jsonb_build_object('field', 'cron_expr', 'expected', 'minute hour day month weekday')::text;
   end if;
-  return df._configured('WAIT_SCHEDULE', '{"cron_expr":' || to_json(cron_expr)::text || '}');
+  return df._configured('WAIT_SCHEDULE', '{"cron_expr":' || pg_catalog.to_json(cron_expr)::text || '}');
 end $$;
 
 create or replace function df.wait_for_signal(name text, timeout_seconds integer default null)
-returns text language plpgsql immutable parallel safe as $$
+returns text language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
 begin
   if name = '' then
     raise exception 'signal name cannot be empty' using errcode = 'PF104';
@@ -230,13 +232,13 @@ begin
     raise exception 'timeout must be positive' using errcode = 'PF104',
       detail = jsonb_build_object('field', 'timeout_seconds', 'expected', 'at least 1')::text;
   end if;
-  return df._configured('SIGNAL', '{"signal_name":' || to_json(name)::text
+  return df._configured('SIGNAL', '{"signal_name":' || pg_catalog.to_json(name)::text
     || ',"timeout_seconds":' || coalesce(timeout_seconds::text, 'null') || '}');
 end $$;
 
 -- Answers the method in capitals. A URL that holds a brace may get its scheme from a variable.
 create or replace function df._check_call(p_url text, p_method text, p_timeout integer, p_methods text[])
-returns text language plpgsql immutable parallel safe as $$
+returns text language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
 begin
   if p_url !~ '\{' and (p_url !~ '://' or lower(split_part(p_url, '://', 1)) not in ('http', 'https')) then
     raise exception 'unsupported URL scheme ''%'': only http and https are allowed', split_part(p_url, '://', 1)
@@ -255,16 +257,16 @@ create or replace function df.http(
   url text, method text default 'POST', body text default null, headers jsonb default null,
   timeout_seconds integer default 30
 ) returns text language sql immutable parallel safe as $$
-  select df._configured('HTTP', '{"url":' || to_json(url)::text
+  select df._configured('HTTP', '{"url":' || pg_catalog.to_json(url)::text
     || ',"method":"' || df._check_call(url, method, timeout_seconds, array['GET', 'POST', 'PUT', 'DELETE', 'PATCH'])
-    || '","body":' || coalesce(to_json(body)::text, 'null') || ',"headers":' || coalesce(df._compact(headers), 'null')
+    || '","body":' || coalesce(pg_catalog.to_json(body)::text, 'null') || ',"headers":' || coalesce(df._compact(headers), 'null')
     || ',"timeout_seconds":' || timeout_seconds::text || '}')
 $$;
 
 create or replace function df.http_multipart(
   url text, method text default 'POST', parts jsonb default null, headers jsonb default null,
   timeout_seconds integer default 30
-) returns text language plpgsql immutable parallel safe as $$
+) returns text language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
 declare
   v_method text := df._check_call(url, method, timeout_seconds, array['POST', 'PUT', 'PATCH']);
 begin
@@ -272,7 +274,7 @@ begin
     raise exception 'parts must contain at least one part' using errcode = 'PF104',
       detail = jsonb_build_object('field', 'parts', 'expected', 'an array of {name, data_b64, …}')::text;
   end if;
-  return df._configured('HTTP_MULTIPART', '{"url":' || to_json(url)::text || ',"method":"' || v_method
+  return df._configured('HTTP_MULTIPART', '{"url":' || pg_catalog.to_json(url)::text || ',"method":"' || v_method
     || '","parts":' || df._compact(parts) || ',"headers":' || coalesce(df._compact(headers), 'null')
     || ',"timeout_seconds":' || timeout_seconds::text || '}');
 end $$;

@@ -300,7 +300,7 @@ create or replace trigger submit before insert on df._submissions for each row e
 
 create or replace function df.start(
   fut text, label text default null, database text default null, transaction_mode text default 'caller'
-) returns text language plpgsql as $$
+) returns text language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
   if fut is null then
     return null;
@@ -377,7 +377,7 @@ end $$;
 create or replace trigger grant_request before insert on df._requests for each row execute function df._grant_request();
 
 create or replace function df.cancel(instance_id text, reason text default 'cancelled by user')
-returns text language plpgsql as $$
+returns text language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
   if instance_id is null then
     return null;
@@ -387,7 +387,7 @@ begin
 end $$;
 
 create or replace function df.signal(instance_id text, signal_name text, signal_data text default '{}')
-returns text language plpgsql as $$
+returns text language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
   if instance_id is null or signal_name is null or signal_data is null then
     return null;

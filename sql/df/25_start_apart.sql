@@ -31,64 +31,72 @@ begin
   return df._begin(p_id, p_envelope, p_label, p_database, p_role);
 end $$;
 
-create or replace function df._dial(p_schema text)
-returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
+-- Asks over a connection that ends with the call, whatever happens: one with a name would stay in the caller's session
+-- where a time-out or a cancel cuts in, and it is pgflows_run's. Only where the server asks pgflows_run for no password
+-- and an admin let the owner use dblink_connect_u it must have a name; then the caller may not be one who can use dblink.
+create or replace function df._dial(p_schema text, p_target text, p_request text)
+returns text language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   c_name constant text := 'df_start_apart';
-  v_password text := (select l.password from pgflows.run_login l);
-  v_target text := format('port=%s dbname=%s user=pgflows_run connect_timeout=5 application_name=df_start '
-    'options=''-c statement_timeout=30s -c lock_timeout=30s''%s', coalesce(inet_server_port()::text, current_setting('port')),
-    quote_literal(current_database()), coalesce(' password=' || quote_literal(v_password), ''));
-  v_unchecked boolean := has_function_privilege(format('%I.dblink_connect_u(text,text)', p_schema), 'execute');
-  v_hosts text[] := array[' host=' || host(inet_server_addr()), ' host=127.0.0.1', ''];
+  v_answer text;
   v_open text[];
-  v_detail text;
-  v_why text;
 begin
-  execute format('select %I.dblink_get_connections()', p_schema) into v_open;
-  if c_name = any (v_open) then
-    execute format('select %I.dblink_disconnect(%L)', p_schema, c_name);
+  if not has_function_privilege(format('%I.dblink_connect_u(text,text)', p_schema), 'execute')
+    or (select r.rolsuper from pg_roles r where r.rolname = current_user) then
+    execute format('select answer from %I.dblink($1, $2) as t(answer text)', p_schema) into v_answer using p_target, p_request;
+    return v_answer;
+  elsif has_schema_privilege(session_user, p_schema, 'usage')
+    and has_function_privilege(session_user, format('%I.dblink(text,text)', p_schema), 'execute') then
+    raise exception 'role % can use dblink, and with it a session of pgflows_run', session_user using errcode = '42501',
+      hint = format('revoke usage on schema %I from it, or let the server ask pgflows_run for its password and revoke '
+        'dblink_connect_u from the owner of df', p_schema);
   end if;
-  for i in 1 .. 3 loop
-    continue when v_hosts[i] is null;
-    begin
-      execute format('select %I.%I($1, $2)', p_schema, case when v_unchecked then 'dblink_connect_u' else 'dblink_connect' end)
-        using c_name, v_target || v_hosts[i];
-      return;
-    exception when sqlclient_unable_to_establish_sqlconnection or sqlstate '2F003' then
-      get stacked diagnostics v_detail = pg_exception_detail;
-      v_why := concat_ws('; ', v_why, coalesce(nullif(trim(v_detail), ''), sqlerrm));
-      if i = 3 then
-        raise exception 'transaction_mode ''new'' needs a connection of pgflows_run to this server: %', v_why using errcode = '08001',
-          hint = 'let pgflows_run log in from the server itself';
-      end if;
-    end;
-  end loop;
+  begin
+    execute format('select %I.dblink_connect_u($1, $2)', p_schema) using c_name, p_target;
+    execute format('select answer from %I.dblink($1, $2) as t(answer text)', p_schema) into v_answer using c_name, p_request;
+  exception when others or query_canceled then
+    execute format('select %I.dblink_get_connections()', p_schema) into v_open;
+    if c_name = any (v_open) then
+      execute format('select %I.dblink_disconnect(%L)', p_schema, c_name);
+    end if;
+    raise;
+  end;
+  execute format('select %I.dblink_disconnect(%L)', p_schema, c_name);
+  return v_answer;
 end $$;
 
 create or replace function df._start_apart(p_envelope text, p_label text, p_database text, p_role oid)
 returns text language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-  c_name constant text := 'df_start_apart';
   v_schema text := (
     select n.nspname from pg_extension e join pg_namespace n on n.oid = e.extnamespace where e.extname = 'dblink'
   );
+  v_password text := (select l.password from pgflows.run_login l);
+  v_target text := format('port=%s dbname=%s user=pgflows_run connect_timeout=5 application_name=df_start '
+    'options=''-c statement_timeout=30s -c lock_timeout=30s''%s', coalesce(inet_server_port()::text, current_setting('port')),
+    quote_literal(current_database()), coalesce(' password=' || quote_literal(v_password), ''));
+  v_hosts text[] := array[' host=' || host(inet_server_addr()), ' host=127.0.0.1', ''];
   v_id text := left(gen_random_uuid()::text, 8);
   v_until bigint := extract(epoch from clock_timestamp())::bigint + 60;
+  v_request text;
+  v_detail text;
+  v_why text;
 begin
   if v_schema is null then
     raise exception 'transaction_mode ''new'' needs the extension dblink in this database' using errcode = 'PF102',
       hint = 'a superuser may run: create extension dblink';
   end if;
-  perform df._dial(v_schema);
-  begin
-    execute format('select id from %I.dblink($1, $2) as t(id text)', v_schema) into v_id
-      using c_name, format('select df._begin_sealed(%L, %L, %L, %L, %s, %s, %L)', v_id, p_envelope, p_label, p_database,
-        p_role, v_until, df._seal(v_id, p_envelope, p_label, p_database, p_role, v_until));
-  exception when others then
-    execute format('select %I.dblink_disconnect(%L)', v_schema, c_name);
-    raise;
-  end;
-  execute format('select %I.dblink_disconnect(%L)', v_schema, c_name);
-  return v_id;
+  v_request := format('select df._begin_sealed(%L, %L, %L, %L, %s, %s, %L)', v_id, p_envelope, p_label, p_database,
+    p_role, v_until, df._seal(v_id, p_envelope, p_label, p_database, p_role, v_until));
+  for i in 1 .. 3 loop
+    continue when v_hosts[i] is null;
+    begin
+      return df._dial(v_schema, v_target || v_hosts[i], v_request);
+    exception when sqlclient_unable_to_establish_sqlconnection or sqlstate '2F003' then
+      get stacked diagnostics v_detail = pg_exception_detail;
+      v_why := concat_ws('; ', v_why, coalesce(nullif(trim(v_detail), ''), sqlerrm));
+    end;
+  end loop;
+  raise exception 'transaction_mode ''new'' needs a connection of pgflows_run to this server: %', v_why using errcode = '08001',
+    hint = 'let pgflows_run log in from the server itself';
 end $$;

@@ -69,12 +69,19 @@ returns text language sql immutable as $$
   select case when lower(p_role) = 'public' then 'public' else quote_ident(p_role) end
 $$;
 
--- Adds only: to take something away, df.revoke_usage first.
+-- Adds only: to take something away, df.revoke_usage first. GRANT itself would only warn where the caller may use
+-- what it may not pass on.
 create or replace function df.grant_usage(p_role text, include_http boolean default false, with_grant boolean default false)
 returns text language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 declare
   v_privilege text;
 begin
+  if not has_function_privilege('df.start(text,text,text,text)', 'execute with grant option')
+    or (include_http and not has_function_privilege('df.http(text,text,text,jsonb,integer)', 'execute with grant option'))
+    or (with_grant and not has_function_privilege('df.grant_usage(text,boolean,boolean)', 'execute with grant option')) then
+    raise exception 'role % may not pass on what it was not given with grant option', current_user using errcode = '42501',
+      hint = 'df.grant_usage(role, include_http, with_grant => true), called by the owner, gives it';
+  end if;
   for v_privilege in
     select g.privilege from df._privileges() g
     where g.part = 'usage' or (g.part = 'http' and include_http) or (g.part = 'admin' and with_grant)
@@ -84,13 +91,24 @@ begin
   return 'OK';
 end $$;
 
+-- Takes back what the caller gave, and what others gave on the strength of that. What the role has from others stays
+-- with it, and the warning names them.
 create or replace function df.revoke_usage(p_role text)
 returns text language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 declare
   v_privilege text;
+  v_others text;
 begin
   for v_privilege in select g.privilege from df._privileges() g order by g.privilege like 'usage on schema%' loop
     execute format('revoke %s from %s cascade', v_privilege, df._grantee(p_role));
   end loop;
+  select string_agg(distinct pg_get_userbyid(a.grantor)::text, ', ') into v_others
+  from pg_proc p, aclexplode(p.proacl) a
+  where p.oid = 'df.start(text,text,text,text)'::regprocedure
+    and a.grantee = case df._grantee(p_role) when 'public' then 0 else df._grantee(p_role)::regrole end;
+  if v_others is not null then
+    raise warning 'role % still may use df: it was let in by %', p_role, v_others
+      using hint = 'let them revoke it, or revoke theirs: what they gave goes with it';
+  end if;
   return 'OK';
 end $$;

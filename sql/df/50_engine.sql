@@ -408,6 +408,7 @@ end $$;
 -- Runs one user's statement, wrapped so that it answers its result as JSON text, and writes its checkpoint: effect
 -- and record in one transaction and one round trip. Runs as the calling role; raises PF199 where the claim is lost.
 --   p_nodes      the nodes that complete with the result; p_keep: jsonb would lose the order of its keys
+-- The text needs its role's search_path, so what this function itself uses is qualified.
 create or replace function df._once(
   p_text text, p_keep boolean, p_nodes text[], p_execution text, p_end boolean, p_instance text, p_token uuid,
   w_instance text[], w_node text[], w_status text[], w_result text[], w_execution text[],
@@ -416,16 +417,20 @@ create or replace function df._once(
 declare
   v_result text;
   v_held text[];
-  v_own integer := cardinality(p_nodes);
-  v_kept integer := case when p_keep then cardinality(p_nodes) else 0 end;
+  v_own integer := pg_catalog.cardinality(p_nodes);
+  v_kept integer := case when p_keep then pg_catalog.cardinality(p_nodes) else 0 end;
 begin
   execute p_text into v_result;
   v_held := df._checkpoint(
     array[p_instance], array[p_token],
-    w_instance || array_fill(p_instance, array[v_own]), w_node || p_nodes,
-    w_status || array_fill('completed'::text, array[v_own]), w_result || array_fill(v_result, array[v_own]),
-    w_execution || array_fill(p_execution, array[v_own]),
-    r_instance || array_fill(p_instance, array[v_kept]), r_node || p_nodes[1:v_kept], r_result || array_fill(v_result, array[v_kept]),
+    w_instance operator(pg_catalog.||) pg_catalog.array_fill(p_instance, array[v_own]),
+    w_node operator(pg_catalog.||) p_nodes,
+    w_status operator(pg_catalog.||) pg_catalog.array_fill('completed'::text, array[v_own]),
+    w_result operator(pg_catalog.||) pg_catalog.array_fill(v_result, array[v_own]),
+    w_execution operator(pg_catalog.||) pg_catalog.array_fill(p_execution, array[v_own]),
+    r_instance operator(pg_catalog.||) pg_catalog.array_fill(p_instance, array[v_kept]),
+    r_node operator(pg_catalog.||) p_nodes[1:v_kept],
+    r_result operator(pg_catalog.||) pg_catalog.array_fill(v_result, array[v_kept]),
     e_instance => case when p_end then array[p_instance] else '{}' end,
     e_status => case when p_end then array['completed'] else '{}' end,
     e_output => case when p_end then array[null::text] else '{}' end,
@@ -436,7 +441,7 @@ begin
     s_signals => case when s_number is null then '{}' else array[null::text] end,
     x_signal => x_signal
   );
-  if cardinality(v_held) = 0 then
+  if pg_catalog.cardinality(v_held) = 0 then
     raise exception 'the claim on instance % is lost', p_instance using errcode = 'PF199';
   end if;
   return v_result;

@@ -7,7 +7,7 @@ import pytest
 
 from pgflows.db import Connection
 from tests.conformance.conftest import USER, running_engine
-from tests.conftest import OWNER, RUN_PASSWORD, Database
+from tests.conftest import OWNER, RUN_PASSWORD, Database, until
 
 START = "select df.start($1, 'apart', transaction_mode => 'new')"
 
@@ -51,6 +51,32 @@ async def test_refusals_are_those_of_any_start_and_leave_no_session(
     sessions = "select count(*) from pg_stat_activity where application_name = 'df_start'"
     assert await owner.fetchval(sessions) == 0
     assert await apart.fetchval(START, "select 1") is not None
+
+
+async def test_a_start_that_is_cut_off_leaves_no_session_of_pgflows_run(
+    apart: Connection, other: Connection, owner: Connection
+) -> None:
+    async with other.transaction():
+        await other.execute("lock table df.vars in access exclusive mode")
+        await apart.execute("set statement_timeout = '1s'")
+        with pytest.raises(asyncpg.QueryCanceledError):
+            await apart.fetchval(START, "select 1")
+        sessions = "select count(*) from pg_stat_activity where application_name = 'df_start'"
+
+        async def none_left() -> bool:
+            return await owner.fetchval(sessions) == 0
+
+        await until(none_left)
+
+
+async def test_who_could_use_the_session_may_not_have_one_opened(
+    apart: Connection, database: Database
+) -> None:
+    admin = await asyncpg.connect(database.admin_dsn)
+    await admin.execute(f"grant usage on schema links to {USER}")
+    await admin.close()
+    with pytest.raises(asyncpg.InsufficientPrivilegeError, match="can use dblink"):
+        await apart.fetchval(START, "select 1")
 
 
 async def test_nobody_but_the_server_can_seal_a_request(

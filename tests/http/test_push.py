@@ -151,7 +151,7 @@ async def test_what_is_not_exactly_what_was_signed_is_401(
     }
     for what, tampered in wrong.items():
         caplog.clear()
-        with caplog.at_level(logging.WARNING, "pgflows.http.steps"):
+        with caplog.at_level(logging.WARNING, "pgflows.audit"):
             response = await tampered.send(deployment.http)
         assert (response.status_code, response.json()["type"]) == (401, REFUSED), what
         assert len(caplog.records) == 1, what

@@ -92,7 +92,7 @@ def shape_of(text: str, attributes: Sequence[Attribute]) -> Shape | None:
         for n, (name, form) in enumerate(zip(names, forms, strict=True))
     )
     rows = "coalesce(string_agg(row_to_json(r)::text, ','), '')"
-    answer = f"""'{{"rows":[' || {rows} || '],"row_count":' || count(*) || '}}'"""
+    answer = f"""'{{"rows":[' || {rows} || '],"row_count":' || count(*)::text || '}}'"""
     after = f") select {answer} from (select {columns} from q) r"  # noqa: S608 - names are quoted
     keys = [name.encode() for name in names]
     ordered = keys == sorted(keys, key=lambda k: (len(k), k))

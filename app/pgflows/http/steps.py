@@ -28,7 +28,7 @@ from pgflows.http.service import Service, get_service
 from pgflows.registry import Step, WorkflowApp
 from pgflows.runner import StepCall
 
-logger = logging.getLogger("pgflows.http.steps")
+logger = logging.getLogger("pgflows.audit")
 
 MAX_PUSH = 64 * 1024 * 1024
 """Bytes of a step's input: outputs of earlier steps may add up to more than a workflow's input."""
