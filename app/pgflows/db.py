@@ -79,7 +79,7 @@ async def open_pool(dsn: str, *, size: int = 10) -> AsyncIterator[Pool]:
         max_size=size,
         init=set_codecs,
         reset=_no_reset,
-        server_settings={"application_name": "pgflows service"},
+        server_settings={"application_name": "pgflows service", "search_path": "pg_catalog"},
     )
     try:
         yield pool

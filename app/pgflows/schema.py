@@ -84,7 +84,8 @@ async def migrate(dsn: str, settings: Settings) -> list[str]:
     """Applies what is missing; returns the names. Raises SetupError or MigrationError, changing
     nothing.
     """
-    conn = await db.connect(dsn, "pgflows migrate")
+    # nothing of a schema that others may write to is found, not even by an operator
+    conn = await db.connect(dsn, "pgflows migrate", search_path="pg_catalog")
     try:
         for _ in range(TRIES - 1):
             with suppress(*ROLE_RACE):
@@ -325,6 +326,7 @@ def print_sql() -> str:
         f"--   grant {RUN_ROLE} to the owner; grant create on database and schema public to it.",
         f"-- After it, set PGFLOWS_RUN_DSN to how engines log in as {RUN_ROLE}.",
         "begin;",
+        "set local search_path = pg_catalog;",
         BOOKS,
         "create schema if not exists df;",
         f"grant usage, create on schema pgflows to {RUN_ROLE};",

@@ -15,8 +15,9 @@ end $$;
 create or replace function df._is_configured(p_type text, p_query text)
 returns boolean language plpgsql immutable as $$
 declare
-  v_spec json := p_query::json;
+  v_spec json;
 begin
+  v_spec := p_query::json;
   return json_typeof(v_spec) = 'object' and case
     when p_type = 'IF' then v_spec ->> 'condition_type' = 'result_has_rows' and json_typeof(v_spec -> 'result_name') = 'string'
       and v_spec -> 'condition_node' is null and v_spec -> 'extra_nodes' is null

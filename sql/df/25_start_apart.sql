@@ -7,7 +7,7 @@ declare
   v_super boolean := (select r.rolsuper from pg_roles r where r.rolname = current_user);
 begin
   if v_super and exists (select from pg_available_extensions a where a.name = 'dblink') then
-    create extension if not exists dblink;
+    create extension if not exists dblink schema public;
   end if;
 end $$;
 

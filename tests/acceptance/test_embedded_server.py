@@ -16,7 +16,9 @@ import psutil
 import pytest
 
 from pgflows.errors import ServerError
+from pgflows.schema import migrate
 from pgflows.server import EmbeddedServer
+from pgflows.settings import Settings
 from tests.conftest import FAST
 
 
@@ -153,3 +155,19 @@ def test_a_long_path_puts_the_socket_elsewhere(tmp_path: Path) -> None:
 
 def socket_on(port: int) -> socket.socket:
     return socket.create_server(("127.0.0.1", port))
+
+
+async def test_a_start_of_its_own_goes_over_a_connection_that_ends_with_it(
+    server: EmbeddedServer,
+) -> None:
+    server.start()
+    await migrate(server.dsn, Settings())
+    owner = await asyncpg.connect(server.dsn)
+    await owner.execute("create role app login password 'app'")
+    await owner.execute("select df.grant_usage('app')")
+    await owner.close()
+    app = await asyncpg.connect(server.dsn, user="app", password="app")  # noqa: S106
+    instance = await app.fetchval("select df.start('select 1', transaction_mode => 'new')")
+    assert await app.fetchval("select df.status($1)", instance) == "pending"
+    assert await app.fetchval("select dblink_get_connections()") is None
+    await app.close()

@@ -65,6 +65,14 @@ async def user(database: Database) -> AsyncIterator[asyncpg.Connection[Any]]:
 
 
 @pytest.fixture
+async def admin(database: Database) -> AsyncIterator[asyncpg.Connection[Any]]:
+    """A connection as a superuser."""
+    conn = await asyncpg.connect(database.admin_dsn)
+    yield conn
+    await conn.close()
+
+
+@pytest.fixture
 async def other(
     database: Database, user: asyncpg.Connection[Any]
 ) -> AsyncIterator[asyncpg.Connection[Any]]:

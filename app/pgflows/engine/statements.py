@@ -199,7 +199,7 @@ async def _checkpoint(conn: asyncpg.Connection[Any], statement: Statement, resul
 
 async def _holds(session: Session, entry: Entry) -> bool:
     """Whether the claim is ours still: a node's own text may raise any error, PF199 too."""
-    fence = "select cardinality(df._fence(array[$1], array[$2]))"
+    fence = "select cardinality(df._fence(array[$1::text], array[$2::uuid]))"
     return bool(await session.conn.fetchval(fence, entry.instance, entry.token))
 
 
