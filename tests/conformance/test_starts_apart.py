@@ -64,7 +64,7 @@ async def test_a_start_that_is_cut_off_leaves_no_session_of_pgflows_run(
         sessions = "select count(*) from pg_stat_activity where application_name = 'df_start'"
 
         async def none_left() -> bool:
-            return await owner.fetchval(sessions) == 0
+            return bool(await owner.fetchval(sessions) == 0)
 
         await until(none_left)
 

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 import aiohttp
+from aiohttp.abc import AbstractResolver
 
 from pgflows.engine import multipart
 from pgflows.engine.pushes import Answer, Pushes, TooLarge
@@ -33,7 +34,13 @@ TEXTUAL = ("text/", "json", "xml", "javascript", "x-www-form-urlencoded", "yaml"
 class Outbound:
     """The engine's HTTP client: connections are reused, redirects are answers, not instructions."""
 
-    def __init__(self, targets: Targets, most: int, connections: int = 100) -> None:
+    def __init__(
+        self,
+        targets: Targets,
+        most: int,
+        connections: int = 100,
+        resolver: AbstractResolver | None = None,
+    ) -> None:
         self.targets = targets
         self._most = most
         self._connections = connections
@@ -43,7 +50,7 @@ class Outbound:
             connector=aiohttp.TCPConnector(
                 limit=0,
                 keepalive_timeout=60,
-                resolver=GuardedResolver(targets),
+                resolver=GuardedResolver(targets, resolver),
             ),
             auto_decompress=True,
             skip_auto_headers=("User-Agent", "Content-Type"),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -19,6 +19,10 @@ from aiohttp.resolver import DefaultResolver
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 PRIVATE = "private:"
 NAT64 = IPv6Network("64:ff9b::/96")
+# What older versions of `ipaddress` take for public, and the address of Azure's own services.
+RESERVED = tuple(
+    map(ip_network, ("192.0.0.0/24", "168.63.129.16/32", "::/96", "64:ff9b:1::/48", "fec0::/10"))
+)
 
 
 class Targets:
@@ -92,7 +96,7 @@ def _climbs(path: str) -> bool:
 def _is_public(host: str) -> bool:
     """An address of the internet; one that wraps an IPv4 address is judged by that one too."""
     address = ip_address(host.partition("%")[0])
-    if not address.is_global or address.is_multicast:
+    if not _is_global(address):
         return False
     if isinstance(address, IPv4Address):
         return True
@@ -101,7 +105,12 @@ def _is_public(host: str) -> bool:
         inner = IPv4Address(int(address) & 0xFFFFFFFF)
     if address.teredo:
         inner = address.teredo[1]
-    return inner is None or (inner.is_global and not inner.is_multicast)
+    return inner is None or _is_global(inner)
+
+
+def _is_global(address: IPv4Address | IPv6Address) -> bool:
+    reserved = any(address in network for network in RESERVED)
+    return address.is_global and not address.is_multicast and not reserved
 
 
 class NotPublic(OSError):
@@ -111,9 +120,9 @@ class NotPublic(OSError):
 class GuardedResolver(AbstractResolver):
     """Resolves names, and drops the addresses that the name has no business to have."""
 
-    def __init__(self, targets: Targets) -> None:
+    def __init__(self, targets: Targets, resolver: AbstractResolver | None = None) -> None:
         self._targets = targets
-        self._resolver = DefaultResolver()
+        self._resolver = resolver or DefaultResolver()
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
