@@ -204,6 +204,53 @@ async def test_no_role_sees_the_token_of_a_claim(
         await seen.fetchval("select df.cancel($1)", instance)
 
 
+MAY_RUN = {
+    "pgflows.start",
+    "pgflows._restart",
+    "pgflows._withdraw",
+    "pgflows._open",
+    "pgflows._link",
+    "pgflows.take",
+    "pgflows.put",
+    "pgflows.finish",
+}
+
+
+async def test_the_run_role_reads_no_table_of_ours_and_may_call_what_graphs_call(
+    database: Database, user: Connection
+) -> None:
+    theirs = await user.fetchval("select df.start('select 1')")
+    run = await asyncpg.connect(database.run_dsn)
+    tables = await run.fetch(
+        "select c.oid::regclass::text from pg_class c where c.relkind in ('r', 'v', 'S') "
+        "and c.relnamespace in ('df'::regnamespace, 'pgflows'::regnamespace) and "
+        "case c.relkind when 'S' then has_sequence_privilege(c.oid, 'usage, select, update') "
+        "else has_table_privilege(c.oid, 'select, insert, update, delete') end"
+    )
+    assert {r[0] for r in tables} == {"df.instances", "df.nodes", "df._results", "df.vars"}
+    functions = await run.fetch(
+        "select p.pronamespace::regnamespace || '.' || p.proname from pg_proc p "
+        "where p.pronamespace = 'pgflows'::regnamespace and p.proacl is not null "
+        "and has_function_privilege(p.oid, 'execute')"
+    )
+    assert {r[0] for r in functions} == MAY_RUN
+    for attempt in (
+        "select * from pgflows.frames",
+        "select * from pgflows.signing_keys",
+        "select * from pgflows.run_login",
+        "select pgflows.live_keys()",
+        "create function pgflows.mine() returns integer language sql as 'select 1'",
+        "create or replace function pgflows.start(workflow text, input jsonb, "
+        "idempotency_key text, label text, attributes jsonb) returns uuid language sql as 'select null'",
+    ):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await run.execute(attempt)
+    for call in ("take($1, 'main', 0)", "put($1, 'main', 0, '{}', true, '[]')"):
+        with pytest.raises(asyncpg.PostgresError, match="not one that pgflows_run submitted"):
+            await run.fetch(f"select * from pgflows.{call}", theirs)  # noqa: S608
+    await run.close()
+
+
 @pytest.mark.parametrize("how", ["dropped", "without login"])
 async def test_a_role_that_is_gone_or_locked_out_runs_nothing(database: Database, how: str) -> None:
     """Least of all as whoever the engine's process would log in as by default."""

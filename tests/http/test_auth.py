@@ -46,6 +46,16 @@ async def test_every_control_route_wants_a_key(serve: Serve) -> None:
                 assert response.json()["type"] == "urn:pgflows:problem:unauthorized"
 
 
+async def test_a_refusal_leaves_a_line_without_the_key(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serve(api_keys="one") as http:
+        await http.get("/workflows", headers={"Authorization": "Bearer guessed"})
+    [line] = [r.getMessage() for r in caplog.records if r.name == "pgflows.audit"]
+    assert line.startswith("refused: GET '/workflows' from ")
+    assert "guessed" not in line
+
+
 async def test_each_of_the_keys_opens(serve: Serve) -> None:
     async with serve(api_keys="one,two") as http:
         for key in ("one", "two"):

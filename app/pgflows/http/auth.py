@@ -6,6 +6,8 @@ signatures.
 
 from __future__ import annotations
 
+import logging
+
 from fastapi import Request
 from fastapi.security import HTTPBearer
 
@@ -14,6 +16,7 @@ from pgflows.http.keys import is_loopback
 from pgflows.http.problems import ProblemRoute
 from pgflows.http.service import get_service
 
+log = logging.getLogger("pgflows.audit")
 bearer = HTTPBearer(auto_error=False, scheme_name="ApiKey", description="One of PGFLOWS_API_KEYS")
 """As a dependency, what OpenAPI shows; the check itself comes before any of the body is read."""
 
@@ -24,11 +27,18 @@ class ControlRoute(ProblemRoute):
     async def admit(self, request: Request) -> None:
         """Let in who bears a key, or asks from this machine where there are none."""
         keys = get_service(request).api_keys
+        client = request.client.host if request.client else None
         if keys:
             credentials = await bearer(request)
             if credentials is None or not keys.accept(credentials.credentials):
+                log.warning(
+                    "refused: %s %r from %s: no valid key", request.method, request.url.path, client
+                )
                 raise Unauthorized
-        elif not is_loopback(request.client.host if request.client else None):
+        elif not is_loopback(client):
+            log.warning(
+                "refused: %s %r from %s: not this machine", request.method, request.url.path, client
+            )
             raise Unauthorized(
                 "No API keys are set, so only this machine may ask.", hint="Set PGFLOWS_API_KEYS."
             )
