@@ -27,7 +27,9 @@ class ControlRoute(ProblemRoute):
         if keys:
             credentials = await bearer(request)
             if credentials is None or not keys.accept(credentials.credentials):
-                raise Unauthorized
+                raise Unauthorized(
+                    hint="Send one of PGFLOWS_API_KEYS as the header Authorization: Bearer KEY."
+                )
         elif not is_loopback(request.client.host if request.client else None):
             raise Unauthorized(
                 "No API keys are set, so only this machine may ask.", hint="Set PGFLOWS_API_KEYS."
