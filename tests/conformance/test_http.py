@@ -84,6 +84,16 @@ async def test_text_is_text_and_bytes_are_base64(actor: Connection, stage: Stage
     assert data["headers"]["content-type"] == "application/octet-stream"
 
 
+async def test_a_key_that_an_answer_lacks(actor: Connection, stage: Stage) -> None:
+    get = f"df.as(df.http('{stage.peer}/array', 'GET'), 'r')"
+    text = "'select $r.nope? is null as a, ''$r.nope'' as b'"
+    assert (await play(actor, f"df.seq({get}, {text})")).rows == [{"a": True, "b": "$r.nope"}]
+    send = f"df.http('{stage.peer}/echo', 'POST', '{{}}')"
+    assert (await echoed(actor, f"df.seq({get}, {send.format('$r.nope?')})"))["body"] == "NULL"
+    played = await play(actor, f"df.seq({get}, {send.format('$r.nope')})")
+    assert "$r.nope: result has no field 'nope'" in played.error
+
+
 async def test_the_answer_can_be_captured_and_tested(actor: Connection, stage: Stage) -> None:
     flow = f"""df.seq(df.as(df.http('{stage.peer}/status/404', 'GET'), 'r'),
       df.if('select $r.ok', 'select 0', 'select $r.status as s,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from pgflows.db import Connection
@@ -85,6 +87,22 @@ async def test_a_loop_can_win_with_its_break(actor: Connection) -> None:
     played = await play(actor, flow)
     assert played.value == "won"
     assert played.node("LOOP")["status"] == "completed"
+
+
+async def test_a_race_in_a_loop_is_run_anew_each_turn(actor: Connection) -> None:
+    race = "df.race(df.as('select $i.n + 1 as n', 'i'), df.sleep(600))"
+    flow = f"df.loop({race}, 'select $i.n < 3')"
+    played = await play(actor, f"df.seq(df.as('select 0 as n', 'i'), {flow})")
+    assert played.cell == 3
+    path = json.loads(played.node("RACE")["status_details"])["execution_id"]
+    assert path == f"{played.id}::1::{played.node('LOOP')['node_id']}::3"
+
+
+async def test_a_break_in_a_branch_that_wins_ends_the_loop(actor: Connection) -> None:
+    race = "df.race(df.break('\"out\"'), df.sleep(600))"
+    played = await play(actor, f"df.seq('select 0', df.loop(df.seq({race}, 'select 1')))")
+    assert played.value == "out"
+    assert played.seen["select 1"] == "skipped"
 
 
 async def test_a_join_in_a_race_and_a_race_in_a_join(actor: Connection) -> None:

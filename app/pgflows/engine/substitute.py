@@ -102,6 +102,8 @@ def _find(
             return result.text, None
         flat = result.value
         if not isinstance(flat, dict) or column not in flat:
+            if optional:
+                return None, None
             return None, list(flat) if isinstance(flat, dict) else []
         found = flat[column]
     elif not rows:
