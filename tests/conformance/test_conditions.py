@@ -49,7 +49,6 @@ async def test_what_is_true(actor: Connection, condition: str, answer: str) -> N
         ("df.loop(df.break())", "no"),
         ("df.loop(df.break('{\"a\": 0}'))", "yes"),
         ("df.if('select false', 'select 1', 'select 0')", "no"),
-        ("df.wait_for_signal('never', 1)", "yes"),
     ],
 )
 async def test_any_node_can_be_a_condition(actor: Connection, condition: str, answer: str) -> None:

@@ -159,6 +159,30 @@ async def test_loops_in_the_branches_of_a_join_count_apart(actor: Connection) ->
     assert '"n": 3' in join
 
 
+async def test_a_loop_in_a_join_in_a_loop(tally: Connection) -> None:
+    inner = "df.loop(df.seq('insert into corpus.tally values (1)', df.break('[1]')))"
+    outer = f"df.loop(df.join({inner}, {COUNT}), 'select $i.n < 3')"
+    played = await play(tally, counted(outer))
+    assert played.cell == 3
+    assert await tally.fetchval("select count(*) from corpus.tally") == 3
+
+
+async def test_a_break_in_a_branch_of_a_join_waits_for_the_other(tally: Connection) -> None:
+    other = "df.seq('select pg_sleep(0.3)', 'insert into corpus.tally values (1)')"
+    body = f"df.seq(df.join(df.break('\"out\"'), {other}), 'select 1')"
+    played = await play(tally, f"df.seq('select 0', df.loop({body}))")
+    assert played.value == "out"
+    assert await tally.fetchval("select count(*) from corpus.tally") == 1
+
+
+async def test_many_turns(tally: Connection) -> None:
+    body = "'insert into corpus.tally values (1)'"
+    again = "'select count(*) < 50 from corpus.tally'"
+    flow = f"df.seq('select 0', df.loop({body}, {again}))"
+    assert (await play(tally, flow)).status == "completed"
+    assert await tally.fetchval("select count(*) from corpus.tally") == 50
+
+
 async def test_a_failed_turn_fails_the_loop_and_names_it(actor: Connection) -> None:
     body = f"df.seq({COUNT}, 'select 1 / (2 - $i.n) as r')"
     played = await play(actor, counted(f"df.loop({body}, 'select true')"))

@@ -97,7 +97,7 @@ async def test_nobody_has_no_rows(actor: Connection, reader: str) -> None:
 
 
 async def test_awaiting_ends_with_the_instance(actor: Connection, stranger: Connection) -> None:
-    instance = await start(actor, "df.seq(df.sleep(1), 'select 1')")
+    instance = await start(actor, "'select pg_sleep(0.5)'")
     assert await actor.fetchval("select df.status($1)", instance) in ("pending", "running")
     assert await actor.fetchval("select df.await_instance($1, 30)", instance) == "completed"
     with pytest.raises(asyncpg.PostgresError):
