@@ -241,8 +241,8 @@ async def test_the_run_role_reads_no_table_of_ours_and_may_call_what_graphs_call
         "select pgflows.live_keys()",
         "create function pgflows.mine() returns integer language sql as 'select 1'",
         "create or replace function pgflows.start(workflow text, input jsonb, "
-        "idempotency_key text, label text, attributes jsonb) returns uuid language sql "
-        "as 'select null'",
+        "idempotency_key text, label text, attributes jsonb) returns uuid "
+        "language sql as 'select null'",
     ):
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await run.execute(attempt)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import asyncpg
 import pytest
 
@@ -54,19 +56,28 @@ async def test_refusals_are_those_of_any_start_and_leave_no_session(
 
 
 async def test_a_start_that_is_cut_off_leaves_no_session_of_pgflows_run(
-    apart: Connection, other: Connection, owner: Connection
+    apart: Connection, other: Connection, owner: Connection, admin: Connection
 ) -> None:
+    sessions = (
+        "select wait_event_type from pg_stat_activity "
+        "where application_name = 'df_start' and datname = current_database()"
+    )
+
+    async def waits() -> bool:
+        return bool(await owner.fetchval(sessions) == "Lock")
+
+    async def none_left() -> bool:
+        return await owner.fetch(sessions) == []
+
     async with other.transaction():
         await other.execute("lock table df.vars in access exclusive mode")
-        await apart.execute("set statement_timeout = '1s'")
-        with pytest.raises(asyncpg.QueryCanceledError):
-            await apart.fetchval(START, "select 1")
-        sessions = "select count(*) from pg_stat_activity where application_name = 'df_start'"
-
-        async def none_left() -> bool:
-            return bool(await owner.fetchval(sessions) == 0)
-
-        await until(none_left)
+        start = asyncio.create_task(apart.fetchval(START, "select 1"))
+        await until(waits)
+        pid = apart.get_server_pid()
+        assert await admin.fetchval("select pg_cancel_backend($1)", pid)
+    with pytest.raises(asyncpg.QueryCanceledError):
+        await start
+    await until(none_left)
 
 
 async def test_who_could_use_the_session_may_not_have_one_opened(
