@@ -12,12 +12,8 @@ from aiohttp import web
 from tests.acceptance.runs import Runs, effect
 from tests.conftest import Database, Process, Spawn, until
 
-NO_GRAPH = (
-    '{"node_type":"JOIN","query":"[not json",'
-    '"left_node":{"node_type":"SQL","query":"select 1"},'
-    '"right_node":{"node_type":"SQL","query":"select 2"}}'
-)
-NO_SPEC = '{"node_type":"SIGNAL","query":"[not json"}'
+# df.start refuses such nodes, so they are damaged afterwards
+DAMAGE = "update df.nodes set query = '[not json' where node_type in ('JOIN', 'SIGNAL')"
 ENDS_ITSELF = "select pg_terminate_backend(pg_backend_pid())"
 AT_ONCE = "update df._work set wake_at = clock_timestamp() where wake_at > clock_timestamp()"
 SILENT = (
@@ -38,16 +34,17 @@ async def hurry(runs: Runs) -> bool:
 @pytest.mark.parametrize(
     ("graph", "says"),
     [
-        (f"$g${NO_GRAPH}$g$", "the graph cannot be read: JSONDecodeError"),
-        (f"$g${NO_SPEC}$g$", "the engine failed on this instance: JSONDecodeError"),
+        ("df.join('select 1', 'select 2')", "the graph cannot be read: JSONDecodeError"),
+        ("df.wait_for_signal('go')", "the engine failed on this instance: JSONDecodeError"),
         (f"df.sql('{ENDS_ITSELF}')", "the session of its statement ended"),
     ],
 )
 async def test_what_engines_fail_on_is_tried_five_times_and_fails(
     database: Database, spawn: Spawn, runs: Runs, graph: str, says: str
 ) -> None:
-    engines = [spawn("engine", dsn=database.dsn) for _ in range(2)]
     poison = await runs.start(f"df.seq({graph}, {effect('after')})")
+    await runs.conn.execute(DAMAGE)
+    engines = [spawn("engine", dsn=database.dsn) for _ in range(2)]
     good = [await runs.start(effect(f"good {n}")) for n in range(20)]
     for instance in good:
         assert await runs.ended(instance) == "completed"
