@@ -183,8 +183,8 @@ class Client:
     async def _send(self, method: str, path: str, **request: Any) -> httpx.Response:
         try:
             response = await self._http.request(method, path, **request)
-        except httpx.InvalidURL as e:
-            raise InvalidRequest(f"{self.base_url}: {e}") from e
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as e:
+            raise InvalidRequest(f"{self.base_url} is no URL of a service: {e}") from e
         except httpx.TransportError as e:
             reason = str(e) or type(e).__name__
             raise ServiceUnavailable(f"{self.base_url} does not answer: {reason}") from e

@@ -83,7 +83,9 @@ def problem_type(error: type[Exception]) -> str:
 
 JsonObject = Annotated[dict[str, Any], AfterValidator(storable_object)]
 Text = Annotated[str, AfterValidator(storable_text)]
-Label = Annotated[Text, Field(max_length=255)]
+# the length first: checked after a function, it would be called a number of items
+Label = Annotated[str, Field(max_length=255), AfterValidator(storable_text)]
+Reason = Annotated[str, Field(max_length=1000), AfterValidator(storable_text)]
 Time = Annotated[AwareDatetime, AfterValidator(_storable_time)]
 
 _AN_ID = "019aa7d2-6b1c-7c3e-9b0a-3f2f6f0d9a11"
@@ -114,7 +116,7 @@ class CancelRequest(BaseModel):
         extra="forbid", json_schema_extra={"examples": [{"reason": "ordered twice"}]}
     )
 
-    reason: Annotated[Text, Field(max_length=1000)] | None = None
+    reason: Reason | None = None
 
 
 class InstanceSummary(BaseModel):

@@ -101,12 +101,13 @@ async def _migrate(conn: db.Connection, dsn: str, settings: Settings) -> list[st
         await conn.execute("select pg_advisory_xact_lock($1)", LOCK)
         await conn.execute("set local client_min_messages = warning")
         extension = await _has_extension(conn)
+        await _check_owner(conn, extension)
         applied = await _applied(conn)
         wanted = [s for s in scripts() if not (extension and s.for_our_df)]
         plan = _plan(wanted, applied)
         if not plan:
             return []
-        await _preflight(conn, dsn, settings, extension)
+        await _preflight(conn, dsn, settings)
         await _prepare(conn, extension)
         for script in plan:
             await _apply(conn, script)
@@ -146,30 +147,65 @@ def _plan(wanted: Sequence[Script], applied: dict[str, str]) -> list[Script]:
     return new + (repeatable if changed or new else [])
 
 
-async def _preflight(conn: db.Connection, dsn: str, settings: Settings, extension: bool) -> None:
+async def _check_owner(source: Any, extension: bool) -> None:
+    """Raises SetupError where pgflows is here, but of another role; most of it would be refused."""
+    rows = await source.fetch(
+        "select n.nspname as name, current_user as me from pg_namespace n "
+        "where n.nspname in ('df', 'pgflows') "
+        "and not pg_has_role(current_user, n.nspowner, 'member')"
+    )
+    taken = [r["name"] for r in rows if not (extension and r["name"] == "df")]
+    if taken:
+        raise SetupError(
+            f"the schema {' and '.join(taken)} of this database belongs to another role than "
+            f"{rows[0]['me']}, and pgflows needs the name. Nothing was changed. Use the role that "
+            "migrated before, or a database of its own"
+        )
+
+
+async def _preflight(conn: db.Connection, dsn: str, settings: Settings) -> None:
     """Finds what this role may not do, before anything is changed."""
     version = conn.get_server_version()
     if int(await conn.fetchval("show server_version_num")) < OLDEST_SERVER:
         raise SetupError(f"PostgreSQL {version.major} is too old: pgflows needs 15 or later")
+    if lacks := await missing_rights(conn):
+        me = await conn.fetchval("select current_user")
+        login = (
+            ""
+            if settings.run_dsn
+            else f" with PGFLOWS_RUN_DSN=postgresql://{RUN_ROLE}:PASSWORD@HOST/DATABASE"
+        )
+        raise SetupError(
+            f"role {me} may not do all that pgflows needs. Nothing was changed. "
+            f"Let a DBA run this in this database, then migrate again{login}:\n\n"
+            + "\n".join(f"  {s}" for s in lacks)
+        )
+    if (
+        await conn.fetchval("select 1 from pg_roles where rolname = 'pgflows_run'")
+        and settings.run_dsn is None
+        and not await _knows_password(conn)
+        and not await _may_log_in(dsn)
+    ):
+        raise SetupError(
+            f"role {RUN_ROLE} exists already (another database of this server?) and its password "
+            "is not known here. Nothing was changed. Set PGFLOWS_RUN_DSN to log in as "
+            f"{RUN_ROLE} to this database; a DBA may give the role another password first, if no "
+            f"database uses it:\n\n  alter role {RUN_ROLE} login password 'choose one';"
+        )
+
+
+async def missing_rights(conn: db.Connection) -> list[str]:
+    """What a DBA has to run before this role can migrate; empty where nothing is missing."""
+    extension = await _has_extension(conn)
     (row,) = await conn.fetch(
         "select current_user as me, current_database() as here, r.rolsuper, r.rolcreaterole, "
         "has_database_privilege(current_database(), 'create') as may_create, "
         "to_regnamespace('public') is not null and has_schema_privilege("
         "to_regnamespace('public')::oid, 'create') as may_public, "
         "to_regnamespace('pgflows') is not null as mine_exists, "
-        "exists (select from pg_roles where rolname = 'pgflows_run') as run_exists, "
-        "(select array_agg(n.nspname::text) from pg_namespace n "
-        "where n.nspname in ('df', 'pgflows') "
-        "and not pg_has_role(current_user, n.nspowner, 'member')) as foreign_schemas "
+        "exists (select from pg_roles where rolname = 'pgflows_run') as run_exists "
         "from pg_roles r where r.rolname = current_user"
     )
-    taken = [name for name in row["foreign_schemas"] or () if not (extension and name == "df")]
-    if taken:
-        raise SetupError(
-            f"the schema {' and '.join(taken)} of this database belongs to another role than "
-            f"{row['me']}, and pgflows needs the name. Nothing was changed. Use a database of its "
-            "own, or the role that migrated before"
-        )
     me, here = _quoted(row["me"]), _quoted(row["here"])
     lacks: list[str] = []
     if not row["may_create"] and not row["mine_exists"]:
@@ -185,30 +221,7 @@ async def _preflight(conn: db.Connection, dsn: str, settings: Settings, extensio
         may_join = may_make_roles
     if not may_join:
         lacks.append(f"grant {RUN_ROLE} to {me};")
-    if lacks:
-        raise SetupError(
-            f"role {row['me']} may not do all that pgflows needs. Nothing was changed. "
-            "Let a DBA run this, then migrate again"
-            + (
-                ""
-                if settings.run_dsn
-                else f" with PGFLOWS_RUN_DSN saying how to log in as {RUN_ROLE}"
-            )
-            + ":\n\n"
-            + "\n".join(f"  {s}" for s in lacks)
-        )
-    if (
-        row["run_exists"]
-        and settings.run_dsn is None
-        and not await _knows_password(conn)
-        and not await _may_log_in(dsn)
-    ):
-        raise SetupError(
-            f"role {RUN_ROLE} exists already (another database of this server?) and its password "
-            "is not known here. Nothing was changed. Set PGFLOWS_RUN_DSN to log in as "
-            f"{RUN_ROLE} to this database; a DBA may give the role another password first, if no "
-            f"database uses it:\n\n  alter role {RUN_ROLE} login password 'choose one';"
-        )
+    return lacks
 
 
 async def _may_join(conn: db.Connection, may_make_roles: bool) -> bool:
@@ -302,14 +315,16 @@ async def _grant(conn: db.Connection, extension: bool) -> None:
 
 
 async def check_schema(source: Any) -> None:
-    """Raises MigrationError unless this version's migrations are what the database has.
+    """Raises MigrationError unless this version's migrations are what the database has, SetupError
+    where they are another role's.
 
     `source` is a pool or a connection.
     """
+    extension = await source.fetchval("select 1 from pg_extension where extname = 'pg_durable'")
+    await _check_owner(source, extension)
     if await source.fetchval("select to_regclass('pgflows.migrations')") is None:
         raise MigrationError("this database is not migrated: run `pgflows migrate`")
     rows = await source.fetch("select name, checksum from pgflows.migrations")
-    extension = await source.fetchval("select 1 from pg_extension where extname = 'pg_durable'")
     wanted = [s for s in scripts() if not (extension and s.for_our_df)]
     missing = _plan(wanted, {r["name"]: r["checksum"] for r in rows})
     if missing:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -14,7 +15,7 @@ Urls = Annotated[tuple[str, ...], NoDecode]
 class Settings(BaseSettings):
     """Every setting has a default that is safe on a laptop; lists are comma-separated."""
 
-    model_config = SettingsConfigDict(env_prefix="PGFLOWS_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="PGFLOWS_", env_ignore_empty=True, frozen=True)
 
     app: str = Field("steps:app", description="Where the WorkflowApp is: module:attribute")
     dsn: str | None = Field(
@@ -63,10 +64,10 @@ class Settings(BaseSettings):
                 )
         return value
 
-    @field_validator("base_url")
+    @field_validator("base_url", "otlp_endpoint")
     @classmethod
     def _no_slash(cls, value: str | None) -> str | None:
-        return value.rstrip("/") if value else None
+        return _checked_url(value).rstrip("/") if value else None
 
     @property
     def listens_anywhere(self) -> bool:
@@ -83,3 +84,10 @@ class Settings(BaseSettings):
     def step_base_url(self) -> str:
         """The literal in every rendered graph: where engines call the steps."""
         return self.base_url or self.local_url
+
+
+def _checked_url(url: str) -> str:
+    split = urlsplit(url)
+    if split.scheme not in ("http", "https") or not split.hostname:
+        raise ValueError(f"{url!r} is no URL: it must begin with http:// or https:// and a host")
+    return url

@@ -97,7 +97,8 @@ begin
   if octet_length(p_input::text) > v_most then
     raise exception 'the input of workflow % has % bytes, more than the limit of %', p_workflow, octet_length(p_input::text), v_most
       using errcode = 'PF012', detail = jsonb_build_object('bytes', octet_length(p_input::text), 'limit', v_most),
-      hint = 'pass a reference to the data, or raise max_input_bytes in pgflows.settings';
+      hint = 'pass a reference to the data, or raise the limit: '
+        'update pgflows.settings set value = ''4194304'' where name = ''max_input_bytes''';
   end if;
   if p_attributes is null or jsonb_typeof(p_attributes) <> 'object' then
     raise exception 'attributes must be an object' using errcode = 'PF011', detail = jsonb_build_object('field', 'attributes', 'expected', 'object');

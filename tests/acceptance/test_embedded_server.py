@@ -143,6 +143,13 @@ def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         EmbeddedServer(tmp_path / "file" / "data").start()
 
 
+def test_a_directory_of_other_things_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "README.md").touch()
+    with pytest.raises(ServerError, match=r"holds other things \(README.md\): set PGFLOWS_DATA"):
+        EmbeddedServer(tmp_path).start()
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+
+
 def test_missing_programs_are_named(tmp_path: Path) -> None:
     with pytest.raises(ServerError, match="cannot be run: No such file or directory; install"):
         EmbeddedServer(tmp_path / "data", binaries=tmp_path / "nothing").start()

@@ -142,7 +142,7 @@ def test_a_taken_port_is_one_line(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = run("dev", "--port", str(port), PGFLOWS_DATA_DIR=str(tmp_path / "data"))
-    assert f"port {port}: Address already in use" in error_of(done)
+    assert f"port {port}: Address already in use; stop what uses it" in error_of(done)
     assert not (tmp_path / "data").exists()
 
 
@@ -173,7 +173,7 @@ def test_no_database_is_one_line(command: str, tmp_path: Path) -> None:
     assert "no database is named" in error_of(done)
 
 
-@pytest.mark.parametrize("command", [["serve", "--port", "0"], ["engine"]])
+@pytest.mark.parametrize("command", [["serve", "--port", "0"], ["engine"], ["keys", "list"]])
 async def test_a_database_that_is_not_migrated_is_one_line(
     command: list[str], database: Database
 ) -> None:
@@ -188,8 +188,27 @@ def test_an_app_that_is_not_there_is_one_line() -> None:
     assert "there is no module 'nothing'" in error_of(run("check", PGFLOWS_APP="nothing:app"))
 
 
-def test_a_setting_that_is_wrong_is_one_line() -> None:
-    assert "PGFLOWS_PORT" in error_of(run("serve", PGFLOWS_PORT="many"))
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PGFLOWS_PORT", "many"),
+        ("PGFLOWS_BASE_URL", "pgflows.internal:8000"),
+        ("PGFLOWS_HTTP_TARGETS", "http://a/,private:b"),
+        ("PGFLOWS_OTLP_ENDPOINT", "collector"),
+    ],
+)
+def test_a_setting_that_is_wrong_is_one_line(name: str, value: str) -> None:
+    assert error_of(run("check", **{name: value})).startswith(f"error: {name}: ")
+
+
+def test_a_setting_that_is_empty_is_as_one_that_is_not_there() -> None:
+    settings = ("PORT", "DSN", "DATA_DIR", "BASE_URL", "API_KEYS", "STEP_TIMEOUT")
+    done = run("check", **{f"PGFLOWS_{name}": "" for name in settings})
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_version_is_told() -> None:
+    assert re.fullmatch(r"pgflows \d+\.\d+\.\d+\n", run("--version").stdout)
 
 
 def test_serve_stays_on_loopback_without_api_keys(database: Database) -> None:

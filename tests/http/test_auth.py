@@ -44,6 +44,7 @@ async def test_every_control_route_wants_a_key(serve: Serve) -> None:
                 assert response.status_code == 401, path
                 assert response.headers["www-authenticate"] == "Bearer"
                 assert response.json()["type"] == "urn:pgflows:problem:unauthorized"
+                assert "Authorization: Bearer" in response.json()["hint"]
 
 
 async def test_a_refusal_leaves_a_line_without_the_key(

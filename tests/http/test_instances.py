@@ -39,7 +39,9 @@ async def test_an_unknown_instance_is_404(http: httpx.AsyncClient) -> None:
 
 async def test_a_malformed_id_is_422(http: httpx.AsyncClient) -> None:
     for bad in ("x", "0000000", "0000000g", "%00", UNKNOWN[:-1], f"{UNKNOWN}%0a"):
-        assert (await http.get(f"/instances/{bad}")).status_code == 422
+        found = await http.get(f"/instances/{bad}")
+        assert found.status_code == 422
+        assert "an instance_id (a uuid) or a df_id" in found.json()["detail"]
         assert (await http.post(f"/instances/{bad}/cancel")).status_code == 422
 
 

@@ -58,3 +58,8 @@ async def test_unknown_paths_and_methods_are_problems_too(http: httpx.AsyncClien
         assert response.status_code == status, path
         assert response.headers["content-type"] == "application/problem+json"
         assert response.json()["type"] == f"urn:pgflows:problem:{slug}"
+
+
+async def test_a_browser_finds_the_docs(http: httpx.AsyncClient) -> None:
+    response = await http.get("/")
+    assert (response.status_code, response.headers["location"]) == (307, "/docs")

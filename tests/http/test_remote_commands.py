@@ -6,11 +6,16 @@ import asyncio
 import json
 from pathlib import Path
 
+import pytest
 import typer
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
+from pgflows.cli import remote
 from pgflows.cli.remote import register
 from pgflows.client import Client
+from pgflows.errors import Unauthorized
+from tests.http.conftest import Serve
 
 ORDER = '{"order_id": "ORD-1", "amount": 1}'
 NOWHERE = "http://127.0.0.1:1"
@@ -19,7 +24,7 @@ NOWHERE = "http://127.0.0.1:1"
 async def run(url: str, *arguments: str, stdin: str | None = None) -> Result:
     app = typer.Typer()
     register(app)
-    where = {"PGFLOWS_URL": url, "COLUMNS": "200"}
+    where = {"PGFLOWS_URL": url}
     return await asyncio.to_thread(CliRunner().invoke, app, list(arguments), input=stdin, env=where)
 
 
@@ -80,7 +85,50 @@ async def test_a_bad_argument_needs_no_service() -> None:
         assert result.stderr.startswith("error: ")
 
 
-async def test_no_service_is_one_line() -> None:
+async def test_no_service_is_one_line_and_what_to_do() -> None:
     result = await run(NOWHERE, "list")
+    error, hint = result.stderr.splitlines()
     assert result.exit_code == 1
-    assert "does not answer" in result.stderr
+    assert "does not answer" in error
+    assert "start it with `pgflows dev`" in hint
+
+
+async def test_an_address_that_is_no_url_is_said_to_be_none() -> None:
+    for url in ("nonsense", "ftp://service"):
+        assert "is no URL of a service" in (await run(url, "list")).stderr
+
+
+async def test_a_run_that_was_waited_for_and_failed_is_exit_code_1(live: Client) -> None:
+    waited = await run(live.base_url, "start", "refused_order", ORDER, "--wait", "20")
+    assert (waited.exit_code, "no credit" in waited.stdout) == (1, True)
+    assert (await run(live.base_url, "start", "refused_order", ORDER)).exit_code == 0
+
+
+async def test_a_list_is_whole_in_a_pipe_and_fits_80_columns_in_a_terminal(
+    live: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = await live.start("process_order", json.loads(ORDER), label="web", wait=20)
+    piped = (await run(live.base_url, "list")).stdout.splitlines()
+    assert piped[1].split()[:4] == [
+        str(started.instance_id), "completed", "process_order", "web",
+    ]  # fmt: skip
+    assert piped[1].rstrip().endswith(f" {started.df_id}")
+    monkeypatch.setattr(remote, "out", Console(force_terminal=True, width=80, color_system=None))
+    shown = (await run(live.base_url, "list")).stdout.splitlines()
+    assert len(shown) == 2
+    assert shown[1].split()[:4] == piped[1].split()[:4]
+
+
+async def test_a_file_that_cannot_be_written_is_one_line(live: Client, tmp_path: Path) -> None:
+    result = await run(live.base_url, "export", "process_order", "-o", f"{tmp_path}/no/where.sql")
+    assert result.exit_code == 1
+    assert "cannot be written: No such file or directory" in result.stderr
+
+
+async def test_a_service_with_keys_says_how_to_give_one(serve: Serve) -> None:
+    async with serve(api_keys="one") as http:
+        transport = http._transport
+        client = Client("http://service", transport=transport)
+        with pytest.raises(Unauthorized) as refused:
+            await client.list()
+    assert "Authorization: Bearer" in refused.value.data["hint"]

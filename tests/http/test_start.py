@@ -103,10 +103,22 @@ async def test_a_malformed_body_is_a_4xx_problem(http: httpx.AsyncClient) -> Non
 
 
 async def test_a_body_of_another_type_is_refused(http: httpx.AsyncClient) -> None:
-    response = await http.post(
-        START, content=b'{"input": {}}', headers={"Content-Type": "text/plain"}
-    )
-    assert response.status_code == 422
+    for media_type in ("text/plain", "application/x-www-form-urlencoded"):
+        headers = {"Content-Type": media_type}
+        response = await http.post(START, content=b'{"input": {}}', headers=headers)
+        assert response.status_code == 415
+        assert "Content-Type: application/json" in response.json()["detail"]
+
+
+async def test_a_refusal_says_in_words_what_is_expected(http: httpx.AsyncClient) -> None:
+    headers = {"Content-Type": "application/json"}
+    broken = await http.post(START, content=b"{bad", headers=headers)
+    assert "not JSON: " in broken.json()["detail"]
+    assert "at character 1" in broken.json()["detail"]
+    long = await http.post(START, json={"input": ORDER, "label": "l" * 256})
+    assert long.json()["detail"] == "body.label: String should have at most 255 characters"
+    key = await http.post(START, json={"input": ORDER}, headers={"Idempotency-Key": "k" * 256})
+    assert "1 to 255 printable ASCII characters" in key.json()["detail"]
 
 
 async def test_any_text_comes_back_as_it_went_in(http: httpx.AsyncClient) -> None:

@@ -14,6 +14,7 @@ import asyncpg
 import pytest
 
 from pgflows import schema
+from pgflows.cli.doctor import Finding, examine
 from pgflows.errors import MigrationError, SetupError
 from pgflows.schema import Script, check_schema, migrate, print_sql, scripts
 from pgflows.server import EmbeddedServer
@@ -173,6 +174,37 @@ async def test_schemas_of_another_role_are_left_alone(server: Server) -> None:
     await admin.close()
     with pytest.raises(SetupError, match="schema df of this database belongs to another role"):
         await migrate(server.dsn("one"), Settings())
+
+
+async def test_another_role_is_told_whose_database_it_is(server: Server) -> None:
+    await migrate(server.dsn("one"), Settings())
+    async with server.admin() as admin:
+        await admin.execute("create role stranger login")
+    try:
+        dsn = server.dsn("one", "stranger")
+        with pytest.raises(SetupError, match="belongs to another role than stranger"):
+            await migrate(dsn, Settings())
+        found = await findings(dsn)
+        assert found["owner"].verdict == "broken"
+        assert "another role than stranger" in found["owner"].found
+    finally:
+        async with server.admin() as admin:
+            await admin.execute("drop role stranger")
+
+
+async def findings(dsn: str) -> dict[str, Finding]:
+    return {f.what: f for f in await examine(dsn, Settings())}
+
+
+async def test_the_doctor_says_before_the_migration_what_it_will_lack(server: Server) -> None:
+    before = await findings(server.dsn("one"))
+    assert (before["role"].verdict, before["migrations"].verdict) == ("ok", "broken")
+    async with server.admin() as admin:
+        await admin.execute(f"alter role {OWNER} nocreaterole")
+    found = await findings(server.dsn("one"))
+    assert found["role"].verdict == "broken"
+    assert 'grant pgflows_run to "migrator";' in found["role"].advice
+    assert not [what for what in found if what.startswith("login")]
 
 
 async def test_an_edited_migration_is_refused_by_name(

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from enum import StrEnum
+from importlib.metadata import version
 from typing import Annotated
 
 import typer
@@ -30,11 +31,21 @@ class LogLevel(StrEnum):
     ERROR = "error"
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"pgflows {version('pgflows')}")
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
     log_level: Annotated[
         LogLevel, typer.Option(envvar="PGFLOWS_LOG_LEVEL", case_sensitive=False)
     ] = LogLevel.INFO,
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show it and exit"),
+    ] = False,
 ) -> None:
     logging.basicConfig(
         level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -61,7 +72,10 @@ def main() -> None:
             raise
         for problem in e.errors():
             name = "_".join(map(str, problem["loc"])).upper()
-            error.print(f"error: PGFLOWS_{name}: {problem['msg']}", markup=False, highlight=False)
+            text = problem["msg"].removeprefix("Value error, ")
+            error.print(
+                f"error: PGFLOWS_{name}: {text}", style="red", markup=False, highlight=False
+            )
         sys.exit(1)
     except BrokenPipeError:
         os._exit(1)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 import typer
@@ -68,6 +68,7 @@ async def check_connection(dsn: str, *, migrated: bool = False) -> None:
 
 
 def _shown(dsn: str) -> str:
-    """A DSN without its password."""
+    """A DSN without user and password."""
     url = urlsplit(dsn)
-    return url._replace(netloc=url.netloc.rpartition("@")[2], query="").geturl()
+    host = url.netloc.rpartition("@")[2] or parse_qs(url.query).get("host", [""])[0]
+    return f"{url.scheme}://{host}{url.path}" if url.scheme else "that is named"

@@ -14,7 +14,7 @@ from pgflows.cli.database import connection
 from pgflows.engine.login import RUN_ROLE, Logins
 from pgflows.engine.results import NodeFailed
 from pgflows.errors import MigrationError, SetupError
-from pgflows.schema import OLDEST_SERVER, check_schema
+from pgflows.schema import OLDEST_SERVER, check_schema, missing_rights
 from pgflows.server import EmbeddedServer
 from pgflows.settings import Settings
 
@@ -60,12 +60,17 @@ async def _embedded() -> Finding:
 
 async def _database(conn: db.Connection, dsn: str, settings: Settings) -> AsyncIterator[Finding]:
     yield await _version(conn)
-    yield await _rights(conn)
-    yield await _schema(conn)
+    schema = await _schema(conn)
+    if schema.what == "owner":
+        yield schema
+        return
+    yield await _rights(conn, migrated=schema.verdict == OK)
+    yield schema
     yield await _orchestrator(conn)
     yield await _pgmq(conn)
     yield await _clock(conn)
-    yield await _login(conn, dsn, settings)
+    if schema.verdict == OK or settings.run_dsn:
+        yield await _login(conn, dsn, settings)
     if await conn.fetchval("select to_regclass('pgflows.base_urls')") is not None:
         async for finding in _services(conn):
             yield finding
@@ -81,12 +86,15 @@ async def _version(conn: db.Connection) -> Finding:
     return Finding(OK, "PostgreSQL", text)
 
 
-async def _rights(conn: db.Connection) -> Finding:
+async def _rights(conn: db.Connection, *, migrated: bool) -> Finding:
     role = await conn.fetchval("select current_user")
     superuser = await conn.fetchval("select rolsuper from pg_roles where rolname = current_user")
     if superuser:
         advice = "use a role of its own: the service needs no superuser"
         return Finding(WARNING, "role", f"{role} is a superuser", advice)
+    if not migrated and (lacks := await missing_rights(conn)):
+        advice = f"as a DBA: {' '.join(lacks)}"
+        return Finding(BROKEN, "role", f"{role} may not do all that pgflows needs", advice)
     stranger = await conn.fetchval(
         "select not pg_has_role(current_user, oid, 'member') from pg_roles where rolname = $1",
         RUN_ROLE,
@@ -102,6 +110,8 @@ async def _schema(conn: db.Connection) -> Finding:
         await check_schema(conn)
     except MigrationError as e:
         return Finding(BROKEN, "migrations", e.message, "pgflows migrate")
+    except SetupError as e:
+        return Finding(BROKEN, "owner", e.message, "check PGFLOWS_DSN: its user")
     return Finding(OK, "migrations", "up to date")
 
 
@@ -142,7 +152,7 @@ async def _login(conn: db.Connection, dsn: str, settings: Settings) -> Finding:
         await run.close()
     except (NodeFailed, OSError, asyncpg.PostgresError) as e:
         advice = f"set PGFLOWS_RUN_DSN to a DSN that logs in as {RUN_ROLE}"
-        return Finding(BROKEN, f"login as {RUN_ROLE}", str(e), advice)
+        return Finding(BROKEN, f"login as {RUN_ROLE}", str(e.__cause__ or e), advice)
     return Finding(OK, f"login as {RUN_ROLE}", "works")
 
 

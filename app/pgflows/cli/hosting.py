@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import signal
 import socket
 from collections.abc import Callable, Generator, Iterator
@@ -34,11 +35,18 @@ def listener(settings: Settings) -> Iterator[socket.socket]:
         taken = socket.create_server((settings.host, settings.port), family=family, backlog=2048)
     except OSError as e:
         raise SetupError(
-            f"cannot listen on {settings.host}, port {settings.port}: {e.strerror or e}; "
-            "stop what uses it, or give another with --port"
+            f"cannot listen on {settings.host}, port {settings.port}: {_reason(e)}; "
+            "stop what uses it, or give another with --port (or PGFLOWS_PORT)"
         ) from e
     with taken:
         yield taken
+
+
+def _reason(error: OSError) -> str:
+    """The system's words alone, where Python has added the address to them."""
+    if isinstance(error, socket.gaierror) or error.errno is None:
+        return error.strerror or str(error)
+    return os.strerror(error.errno)
 
 
 def run_service(fastapi: FastAPI, taken: socket.socket, opened: Callable[[], None]) -> None:

@@ -25,8 +25,21 @@ from pgflows.settings import Settings
 
 console = Console(soft_wrap=True)
 
-Host = Annotated[str | None, typer.Option(help="Address to listen on; unset: 127.0.0.1")]
-Port = Annotated[int | None, typer.Option(help="Port to listen on; unset: 8000")]
+Host = Annotated[
+    str | None, typer.Option(help="Address to listen on; unset: PGFLOWS_HOST, or 127.0.0.1")
+]
+Port = Annotated[
+    int | None,
+    typer.Option(min=0, max=65535, help="Port to listen on; unset: PGFLOWS_PORT, or 8000"),
+]
+OwnDsn = Annotated[
+    str | None,
+    typer.Option(
+        "--dsn",
+        help="The database; unset: PGFLOWS_DSN, or else an embedded server, started here",
+        show_default=False,
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -42,7 +55,7 @@ def settings_with(**given: object) -> Settings:
     )
 
 
-def dev(dsn: Dsn = None, host: Host = None, port: Port = None) -> None:
+def dev(dsn: OwnDsn = None, host: Host = None, port: Port = None) -> None:
     """PostgreSQL, migrations, the service and an engine, all in one."""
     settings = settings_with(dsn=dsn, host=host, port=port)
     _check_exposure(settings)

@@ -16,8 +16,8 @@ from pgflows.cli.database import Dsn, check_connection, connection, find_databas
 from pgflows.cli.doctor import examine
 from pgflows.flow import compile_app
 from pgflows.registry import load_app
+from pgflows.schema import check_schema, print_sql
 from pgflows.schema import migrate as migrate_database
-from pgflows.schema import print_sql
 from pgflows.settings import Settings
 
 T = TypeVar("T")
@@ -92,7 +92,10 @@ def list_keys(dsn: Dsn = None, as_json: Json = False) -> None:
         require_database(_with(dsn)), lambda c: c.fetch("select * from pgflows.list_keys()")
     )
     found = [
-        {k: v if v is None or isinstance(v, str) else v.isoformat() for k, v in dict(r).items()}
+        {
+            k: v if v is None or isinstance(v, str) else v.isoformat(timespec="seconds")
+            for k, v in r.items()
+        }
         for r in rows
     ]
     if as_json:
@@ -114,6 +117,7 @@ def rotate_key(dsn: Dsn = None) -> None:
 def _ask(dsn: str, question: Callable[[db.Connection], Awaitable[T]]) -> T:
     async def ask() -> T:
         async with connection(dsn, "pgflows keys") as conn:
+            await check_schema(conn)
             return await question(conn)
 
     return asyncio.run(ask())

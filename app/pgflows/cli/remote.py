@@ -7,18 +7,18 @@ import json
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast, get_args
+from typing import Annotated, Any, TypeVar
 
+import httpx
 import typer
 from pydantic import BaseModel
-from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
 from pgflows.client import Client
-from pgflows.errors import InvalidRequest, PgflowsError
-from pgflows.messages import History, Instance, InstancePage, Status
+from pgflows.errors import InvalidRequest, PgflowsError, ServiceUnavailable, Unauthorized
+from pgflows.messages import History, Instance, InstancePage, InstanceSummary, Status
 from pgflows.settings import Settings
 
 T = TypeVar("T")
@@ -42,8 +42,13 @@ _COLOURS = {
     "requested": "dim",
 }
 
+ENDED_BADLY = ("failed", "cancelled")
+WIDE = 110  # columns of a terminal that holds a whole list
+_COLUMNS = ("instance", "status", "workflow", "label", "created", "seconds", "df")
+_NARROWEST = {"instance": 36, "status": 9, "created": 11, "seconds": 7, "df": 8}  # others may fold
+
 out = Console()
-err = Console(stderr=True)
+err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
 def register(app: typer.Typer) -> None:
@@ -62,7 +67,14 @@ def start(
     ] = None,
     label: Annotated[str | None, typer.Option(help="A name to find the instance by")] = None,
     attributes: Annotated[str, typer.Option(help="A JSON object to keep with it")] = "{}",
-    wait: Annotated[float, typer.Option(min=0, max=300, help="Seconds to wait for its end")] = 0,
+    wait: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=300,
+            help="Seconds to wait for its end; exit code 1 if it fails or is cancelled in them",
+        ),
+    ] = 0,
     url: Url = None,
     api_key: ApiKey = None,
     as_json: Json = False,
@@ -77,6 +89,8 @@ def start(
         ),
     )
     _show(instance, as_json, _print_instance)
+    if wait and instance.status in ENDED_BADLY:
+        raise typer.Exit(1)
 
 
 def status(
@@ -95,9 +109,7 @@ def history(
 
 def list_(
     workflow: Annotated[str | None, typer.Option(help="Only this workflow's")] = None,
-    status: Annotated[
-        str | None, typer.Option(help=f"One of {', '.join(get_args(Status))}")
-    ] = None,
+    status: Annotated[Status | None, typer.Option(help="Only with this status")] = None,
     label: Annotated[str | None, typer.Option(help="Only with this label")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many")] = 20,
     cursor: Annotated[str | None, typer.Option(help="next_cursor of the page before")] = None,
@@ -111,7 +123,7 @@ def list_(
         api_key,
         lambda client: client.list(
             workflow=workflow,
-            status=cast("Status | None", status),
+            status=status,
             label=label,
             limit=limit,
             cursor=cursor,
@@ -143,7 +155,10 @@ def export(
     if output is None:
         typer.echo(text, nl=False)
     else:
-        output.write_text(text, encoding="utf-8")
+        try:
+            output.write_text(text, encoding="utf-8")
+        except OSError as e:
+            raise _refused(InvalidRequest(f"{output} cannot be written: {e.strerror}")) from e
         err.print(f"wrote {escape(str(output))}")
 
 
@@ -163,7 +178,14 @@ def _ask(url: str | None, api_key: str | None, question: Callable[[Client], Awai
 
 def _refused(error: PgflowsError) -> typer.Exit:
     err.print(f"[red]error:[/red] {escape(error.message)}")
-    if hint := error.data.get("hint"):
+    match error:
+        case Unauthorized():
+            hint = "give one of the service's API keys with --api-key, or set PGFLOWS_API_KEY"
+        case ServiceUnavailable(__cause__=httpx.TransportError()):
+            hint = "start it with `pgflows dev`, or name another with --url or PGFLOWS_URL"
+        case _:
+            hint = error.data.get("hint", "")
+    if hint:
         err.print(f"[dim]{escape(str(hint))}[/dim]")
     return typer.Exit(1)
 
@@ -174,8 +196,10 @@ def _read(argument: str) -> str:
             return sys.stdin.read()
         if argument.startswith("@"):
             return Path(argument[1:]).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as e:
-        raise _refused(InvalidRequest(f"{argument}: {e}")) from e
+    except OSError as e:
+        raise _refused(InvalidRequest(f"{argument[1:]} cannot be read: {e.strerror}")) from e
+    except UnicodeDecodeError as e:
+        raise _refused(InvalidRequest(f"{argument} is not UTF-8: {e}")) from e
     return argument
 
 
@@ -195,8 +219,10 @@ M = TypeVar("M", bound=BaseModel)
 def _show(answer: M, as_json: bool, show: Callable[[M], None]) -> None:
     if as_json:
         typer.echo(answer.model_dump_json(indent=2))
-    else:
-        show(answer)
+        return
+    if not out.is_terminal:
+        out.width = 1000  # a pipe gets whole lines
+    show(answer)
 
 
 def _coloured(status: str) -> str:
@@ -250,19 +276,29 @@ def _print_history(history: History) -> None:
 
 
 def _print_page(page: InstancePage) -> None:
-    instance = Column("instance", no_wrap=True, min_width=36)
-    table = Table(instance, "df", "workflow", "status", "label", "created", "seconds", box=SIMPLE)
-    for row in page.instances:
-        took = (row.ended_at - row.created_at).total_seconds() if row.ended_at else None
-        table.add_row(
-            str(row.instance_id),
-            row.df_id or "",
-            escape(row.workflow),
-            _coloured(row.status),
-            escape(row.label or ""),
-            f"{row.created_at:%Y-%m-%d %H:%M:%S}",
-            "" if took is None else f"{took:.3f}",
-        )
+    """All columns where there is room for them, else what 80 characters hold."""
+    whole = out.width >= WIDE
+    rows = [_row(instance, whole) for instance in page.instances]
+    left_out = set() if any(row["label"] for row in rows) else {"label"}
+    left_out |= set() if whole else {"seconds", "df"}
+    shown = [name for name in _COLUMNS if name not in left_out]
+    columns = [Column(name, overflow="fold", min_width=_NARROWEST.get(name)) for name in shown]
+    table = Table(*columns, box=None, padding=(0, 2 if whole else 1, 0, 0))
+    for row in rows:
+        table.add_row(*(row[name] for name in shown))
     out.print(table)
     if page.next_cursor is not None:
-        out.print(f"[dim]more: --cursor {page.next_cursor}[/dim]")
+        out.print(f"[dim]more: --cursor {page.next_cursor}[/dim]", soft_wrap=True)
+
+
+def _row(instance: InstanceSummary, whole: bool) -> dict[str, str]:
+    ended, created = instance.ended_at, instance.created_at
+    return {
+        "instance": str(instance.instance_id),
+        "status": _coloured(instance.status),
+        "workflow": escape(instance.workflow),
+        "label": escape(instance.label or ""),
+        "created": f"{created:%Y-%m-%d %H:%M:%S}" if whole else f"{created:%m-%d %H:%M}",
+        "seconds": f"{(ended - created).total_seconds():.3f}" if ended else "",
+        "df": instance.df_id or "",
+    }

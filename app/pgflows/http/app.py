@@ -17,6 +17,7 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI
+from fastapi.responses import RedirectResponse
 from starlette.types import Receive, Scope, Send
 
 from pgflows import telemetry
@@ -70,6 +71,7 @@ def create_app(
     fastapi = Api(title="pgflows", version=_version(), description=DESCRIPTION, lifespan=lifespan)
     install_handlers(fastapi)
     fastapi.include_router(create_pgflows_router(app))
+    fastapi.add_api_route("/", _to_docs, include_in_schema=False)
     if telemetry.setup(settings or app.settings):
         telemetry.instrument(fastapi)  # and every push passes through it
     else:
@@ -96,6 +98,11 @@ async def pgflows_lifespan(
     ) as service:
         fastapi.state.pgflows = service
         yield service
+
+
+async def _to_docs() -> RedirectResponse:
+    """For who opens the service in a browser."""
+    return RedirectResponse("/docs")
 
 
 def _version() -> str:

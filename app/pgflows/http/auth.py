@@ -34,7 +34,9 @@ class ControlRoute(ProblemRoute):
                 log.warning(
                     "refused: %s %r from %s: no valid key", request.method, request.url.path, client
                 )
-                raise Unauthorized
+                raise Unauthorized(
+                    hint="Send one of PGFLOWS_API_KEYS as the header Authorization: Bearer KEY."
+                )
         elif not is_loopback(client):
             log.warning(
                 "refused: %s %r from %s: not this machine", request.method, request.url.path, client

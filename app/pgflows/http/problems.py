@@ -69,6 +69,11 @@ DATABASE_AWAY = (
 
 _SCHEMA = {k: v for k, v in Problem.model_json_schema().items() if k != "examples"}
 _HIDDEN = {"traceback", "file", "line"}
+_EXPECTED = {
+    "instance": "an instance_id (a uuid) or a df_id (eight hex digits) is expected",
+    "idempotency-key": "1 to 255 printable ASCII characters are expected",
+}
+"""What the patterns of our parameters mean."""
 
 
 class ProblemResponse(Response):
@@ -151,18 +156,32 @@ def _ours(request: Request, error: PgflowsError) -> Response:
 
 def _invalid(request: Request, error: RequestValidationError) -> Response:
     faults = [
-        {
-            "loc": list(e["loc"]),
-            "message": e["msg"].removeprefix("Value error, "),
-            "code": e["type"],
-        }
-        for e in error.errors()
+        {"loc": list(e["loc"]), "message": _message(e), "code": e["type"]} for e in error.errors()
     ]
     first = faults[0]
+    if first["code"] == "model_attributes_type" and not _says_json(request):
+        detail = "The body is JSON: send the header Content-Type: application/json with it."
+        phrase = HTTPStatus.UNSUPPORTED_MEDIA_TYPE.phrase
+        return ProblemResponse(request, "unsupported-media-type", 415, phrase, detail)
     detail = f"{'.'.join(str(part) for part in first['loc'])}: {first['message']}"
     title = (InvalidRequest.__doc__ or "").strip()
     slug = problem_type(InvalidRequest)
     return ProblemResponse(request, slug, 422, title, detail, data={"errors": faults})
+
+
+def _message(fault: Mapping[str, Any]) -> str:
+    """A validation error in words that tell what to send."""
+    match fault["type"]:
+        case "json_invalid":
+            return f"not JSON: {fault['ctx']['error']} at character {fault['loc'][-1]}"
+        case "string_pattern_mismatch" if fault["loc"][-1] in _EXPECTED:
+            return _EXPECTED[fault["loc"][-1]]
+    return str(fault["msg"]).removeprefix("Value error, ")
+
+
+def _says_json(request: Request) -> bool:
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return media_type == "application/json" or media_type.endswith("+json")
 
 
 def _framework(request: Request, error: HTTPException) -> Response:

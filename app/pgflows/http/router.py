@@ -12,6 +12,7 @@ from uuid import UUID
 from fastapi import APIRouter, Body, Depends, Header, Path, Query, Response
 from fastapi.responses import PlainTextResponse
 from fastapi.routing import APIRoute
+from pydantic import AfterValidator, Field
 
 from pgflows import instances
 from pgflows.errors import CompileErrors
@@ -26,21 +27,24 @@ from pgflows.messages import (
     History,
     Instance,
     InstancePage,
+    Label,
     Live,
     Ready,
     Started,
     StartRequest,
     Stats,
     Status,
-    Text,
     Time,
     WorkflowInfo,
     WorkflowList,
+    storable_text,
 )
 from pgflows.registry import WorkflowApp
 
 WorkflowName = Annotated[
-    Text, Path(description="A registered workflow", max_length=63, examples=["process_order"])
+    str,
+    Path(description="A registered workflow", max_length=63, examples=["process_order"]),
+    AfterValidator(storable_text),
 ]
 InstanceId = Annotated[
     str,
@@ -53,9 +57,12 @@ InstanceId = Annotated[
 IdempotencyKey = Annotated[
     str | None,
     Header(
-        description="The same key starts the same workflow once", pattern=r"^[\x20-\x7e]{1,255}$"
+        description="1 to 255 printable ASCII characters; the same key starts the same workflow "
+        "once",
+        pattern=r"^[\x20-\x7e]{1,255}$",
     ),
 ]
+WorkflowFilter = Annotated[str, Field(max_length=63), AfterValidator(storable_text)]
 Wait = Annotated[
     float,
     Query(description="Seconds to wait for the end", ge=0, le=300, allow_inf_nan=False),
@@ -100,7 +107,7 @@ async def get_workflow(service: DepService, name: WorkflowName) -> WorkflowInfo:
 @control.post(
     "/workflows/{name}/start",
     status_code=201,
-    responses=documented(400, 404, 409, 413)
+    responses=documented(400, 404, 409, 413, 415)
     | {200: {"model": Started, "description": "The idempotency key had started it before"}},
 )
 async def start_workflow(
@@ -123,9 +130,9 @@ async def start_workflow(
 @control.get("/instances")
 async def list_instances(
     service: DepService,
-    workflow: Annotated[Text | None, Query(max_length=63)] = None,
+    workflow: Annotated[WorkflowFilter | None, Query()] = None,
     status: Status | None = None,
-    label: Annotated[Text | None, Query(max_length=255)] = None,
+    label: Annotated[Label | None, Query()] = None,
     since: Annotated[Time | None, Query(description="Created then or later")] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     cursor: Annotated[UUID | None, Query(description="next_cursor of the page before")] = None,
@@ -154,7 +161,7 @@ async def get_history(service: DepService, instance: InstanceId) -> History:
     return await instances.history(service.pool, instance)
 
 
-@control.post("/instances/{instance}/cancel", responses=documented(400, 404, 413))
+@control.post("/instances/{instance}/cancel", responses=documented(400, 404, 413, 415))
 async def cancel_instance(
     service: DepService, instance: InstanceId, body: Annotated[CancelRequest | None, Body()] = None
 ) -> Instance:

@@ -28,6 +28,7 @@ from pgflows.server.programs import BINARIES, ProgramFailed, Programs
 
 OWNER = DATABASE = "pgflows"
 LONGEST_SOCKET_PATH = 90
+CONTENT = {"data", "data.new", "dev.lock", "port", "postgresql.log", "secrets.json", "socket"}
 STALE = ("lock file", "shared memory block")
 
 CONFIGURATION = {
@@ -125,6 +126,7 @@ class EmbeddedServer:
 
     def prepare(self) -> None:
         """Makes the directory; raises ServerError where it cannot be used."""
+        self._check_content()
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
             self._check_version()
@@ -155,6 +157,19 @@ class EmbeddedServer:
     def restart(self, mode: str = "fast") -> None:
         self.stop(mode)
         self.start()
+
+    def _check_content(self) -> None:
+        """A directory with other things in it is not taken over; as root we would give it away."""
+        try:
+            found = {path.name for path in self._directory.iterdir()}
+        except OSError:
+            return  # not there, or `prepare` says what is wrong with it
+        others = sorted(n for n in found - CONTENT if not n.startswith(".") and n != "lost+found")
+        if others:
+            raise ServerError(
+                f"the data directory {self._directory} holds other things ({others[0]}): "
+                "set PGFLOWS_DATA_DIR to a directory of its own"
+            )
 
     def _check_version(self) -> None:
         try:
