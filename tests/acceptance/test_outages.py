@@ -106,14 +106,17 @@ async def _called(deployment: Deployment) -> Any:
     return await deployment.conn.fetchval(query)
 
 
+ALL_PARKED = "select count(*) > 0 and bool_and(owner is null) from df._work"
+
+
 @pytest.mark.slow
-async def test_the_service_is_away_for_ten_seconds(deployment: Deployment) -> None:
+async def test_the_service_is_away_until_every_run_has_left_memory(deployment: Deployment) -> None:
     service = deployment.service()
     deployment.engine()
     instances = [await deployment.start(seconds=0.3) for _ in range(10)]
     await until(lambda: deployment.effects(instances[0], "second#1"), what="work in progress")
     service.kill()
-    await asyncio.sleep(10)
+    await until(lambda: deployment.conn.fetchval(ALL_PARKED), 40, what="no run in memory")
     deployment.service()
     assert await all_end(deployment, instances) == {"completed"}
 

@@ -14,9 +14,18 @@ import pytest
 from pgflows import db
 from pgflows.ledger import Ledger, StepCall
 from pgflows.runner import Runner
+from tests.conftest import until
 from tests.ledger.steps import BASE_URL, Steps, running
 
 ANY = {"type": "object"}
+BLOCKED = (
+    "select exists (select from pg_stat_activity where datname = current_database() "
+    "and application_name = $1 and wait_event_type = 'Lock')"
+)
+SERVICES = (
+    "select count(*) = $1 from pg_locks l join pg_database d on d.oid = l.database "
+    "where d.datname = current_database() and l.locktype = 'advisory' and l.objsubid = 2"
+)
 PUT = "select * from pgflows.put($1, $2, $3, $4, true, $5)"
 
 
@@ -107,14 +116,30 @@ class Books:
         return [(r["attempt"], r["error_type"]) for r in rows]
 
     async def cut_sessions(self, *names: str) -> None:
-        """As if the server had gone and come back: sessions with these names end."""
+        """As if the server had gone and come back: sessions with these names have ended."""
         admin = await asyncpg.connect(self.database.admin_dsn)
         await admin.execute(
-            "select pg_terminate_backend(pid) from pg_stat_activity "
+            "select pg_terminate_backend(pid, 5000) from pg_stat_activity "
             "where datname = current_database() and application_name = any ($1)",
             names,
         )
         await admin.close()
+
+    async def until_blocked(self, name: str = "pgflows") -> None:
+        """Returns when a session of that name waits for a lock."""
+        await self._until(BLOCKED, name, what=f"a session {name!r} that waits for a lock")
+
+    async def until_services(self, n: int) -> None:
+        """Returns when so many services hold the lock that says that they live."""
+        await self._until(SERVICES, n, what=f"{n} services alive")
+
+    async def _until(self, question: str, argument: Any, what: str) -> None:
+        # by a session of its own: the owner's may be the one that waits, or hold a snapshot
+        conn = await asyncpg.connect(self.database.admin_dsn)
+        try:
+            await until(lambda: conn.fetchval(question, argument), what=what)
+        finally:
+            await conn.close()
 
 
 @pytest.fixture

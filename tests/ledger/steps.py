@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -98,6 +99,18 @@ def raising(*errors: BaseException) -> Any:
         return Got(text="done")
 
     return act
+
+
+class Held:
+    """A step that has begun and ends when it is told to."""
+
+    def __init__(self) -> None:
+        self.begun, self.end = asyncio.Event(), asyncio.Event()
+
+    async def __call__(self, ctx: StepContext, input: Given) -> Got:
+        self.begun.set()
+        await self.end.wait()
+        return Got(text="held")
 
 
 async def good(ctx: StepContext, input: Given) -> Got:

@@ -62,12 +62,12 @@ async def test_a_repeated_put_answers_as_the_first_did(books: Books) -> None:
 async def test_a_put_made_twice_at_the_same_time_answers_alike(books: Books) -> None:
     run = await books.start()
     steps = [{"key": "work#1", "step": "work", "var": "x", "input": {}}]
-    first, second = [await db.connect(books.database.run_dsn) for _ in range(2)]
+    first, second = [await db.connect(books.database.run_dsn, name) for name in ("one", "two")]
     transaction = first.transaction()
     await transaction.start()
     one = await first.fetchrow(PUT, run.df_id, "main", 0, {}, steps)
     waiting = asyncio.create_task(second.fetchrow(PUT, run.df_id, "main", 0, {}, steps))
-    await asyncio.sleep(0.1)
+    await books.until_blocked("two")
     await transaction.commit()
     assert await waiting == one
     await first.close()

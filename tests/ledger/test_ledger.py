@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 
 from pgflows.errors import OutcomeRefused, ServiceUnavailable, SignatureRefused
 from pgflows.ledger import Ledger
+from tests.conftest import until
 from tests.ledger.conftest import Books
 from tests.ledger.test_claims import ended
 
@@ -92,18 +95,17 @@ async def test_a_claim_while_there_is_no_session_says_so(books: Books, ledger: L
     name = books.database.name
     await admin.execute(f"alter database {name} connection limit 0")
     await books.cut_sessions(*SESSIONS)
-    await asyncio.sleep(0.1)
     with pytest.raises(ServiceUnavailable):
         await ledger.claim(call)
     await admin.execute(f"alter database {name} connection limit -1")
     await admin.close()
-    for _ in range(200):
-        try:
-            assert (await ledger.claim(call)).verdict == "run"
-            return
-        except ServiceUnavailable:
-            await asyncio.sleep(0.02)
-    pytest.fail("no session after 4 s")
+
+    async def verdict() -> str | None:
+        with suppress(ServiceUnavailable):
+            return (await ledger.claim(call)).verdict
+        return None
+
+    assert await until(verdict, what="a session") == "run"
 
 
 async def test_a_claim_that_the_database_forgot_in_a_crash_is_renewed(
@@ -131,38 +133,40 @@ async def test_a_step_that_another_service_took_over_is_not_taken_back(
     assert not await ledger.record(ended(found, call, output="1"))
 
 
+@asynccontextmanager
+async def blocked_record(books: Books, ledger: Ledger) -> AsyncIterator[asyncio.Task[bool]]:
+    """A record that waits, as another session holds a lock on its row until the block ends."""
+    call = await books.call()
+    found = await ledger.claim(call)
+    async with books.owner.transaction():
+        await books.owner.execute("select from pgflows.step_runs for update")
+        recording = asyncio.create_task(ledger.record(ended(found, call, output="1")))
+        await books.until_blocked("pgflows records")
+        yield recording
+
+
 async def test_a_record_waits_while_another_session_locks_the_row(
     books: Books, ledger: Ledger
 ) -> None:
-    call = await books.call()
-    found = await ledger.claim(call)
-    transaction = books.owner.transaction()
-    await transaction.start()
-    await books.owner.execute("select from pgflows.step_runs for update")
-    recording = asyncio.create_task(ledger.record(ended(found, call, output="1")))
-    await asyncio.sleep(0.05)
-    assert not recording.done()
-    await transaction.rollback()
+    async with blocked_record(books, ledger) as recording:
+        assert not recording.done()
     assert await recording
 
 
 async def test_a_record_outlives_a_statement_that_was_cancelled(
-    books: Books, ledger: Ledger
+    books: Books, ledger: Ledger, caplog: pytest.LogCaptureFixture
 ) -> None:
-    call = await books.call()
-    found = await ledger.claim(call)
-    transaction = books.owner.transaction()
-    await transaction.start()
-    await books.owner.execute("select from pgflows.step_runs for update")
-    recording = asyncio.create_task(ledger.record(ended(found, call, output="1")))
-    await asyncio.sleep(0.1)
-    await books.owner.execute(
-        "select pg_cancel_backend(pid) from pg_stat_activity "
-        "where datname = current_database() and application_name = 'pgflows records'"
-    )
-    await asyncio.sleep(0.1)
-    assert not recording.done()
-    await transaction.rollback()
+    async def noticed() -> bool:
+        return "is not recorded yet" in caplog.text
+
+    async with blocked_record(books, ledger) as recording:
+        await books.owner.execute(
+            "select pg_cancel_backend(pid) from pg_stat_activity "
+            "where datname = current_database() and application_name = 'pgflows records'"
+        )
+        await until(noticed)
+        await books.until_blocked("pgflows records")
+        assert not recording.done()
     assert await recording
 
 
@@ -171,8 +175,12 @@ async def test_a_key_made_after_the_last_look_is_found(books: Books, ledger: Led
     await ledger.verify(before)
     await books.owner.execute("select pgflows.rotate_key()")
     after = await books.call()
-    await ledger.verify(after)
-    await ledger.verify(before)
+    assert after.key_id != before.key_id
+    for call in (after, before):
+        await ledger.verify(call)
+        forged = replace(call, body=call.body + b" ")
+        with pytest.raises(SignatureRefused, match="does not fit"):
+            await ledger.verify(forged)
 
 
 async def test_unknown_keys_are_looked_up_at_most_once_a_second(
@@ -197,7 +205,5 @@ async def test_unknown_keys_are_looked_up_at_most_once_a_second(
 
 async def test_a_closed_ledger_holds_no_lock(books: Books) -> None:
     async with Ledger.open(books.database.dsn, "http://x"):
-        held = "select count(*) from pg_locks where locktype = 'advisory' and objsubid = 2"
-        assert await books.owner.fetchval(held) == 1
-    await asyncio.sleep(0.05)
-    assert await books.owner.fetchval(held) == 0
+        await books.until_services(1)
+    await books.until_services(0)

@@ -54,7 +54,10 @@ def without(name: str) -> dict[str, Any]:
 )
 async def test_an_input_that_fits_starts(books: Books, given: Any) -> None:
     await books.define("w", Order.model_json_schema())
-    await books.start(given)
+    run = await books.start(given)
+    kept = await books.owner.fetchrow("select instance_id, input from pgflows.instances")
+    assert kept is not None
+    assert tuple(kept) == (run.instance_id, given)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +147,7 @@ async def test_a_key_waits_for_the_transaction_that_uses_it(books: Books) -> Non
     await transaction.start()
     rolled_back = await other.fetchval(statement)
     waiting = asyncio.create_task(books.owner.fetchval(statement))
-    await asyncio.sleep(0.1)
+    await books.until_blocked()
     assert not waiting.done()
     await transaction.rollback()
     assert await waiting != rolled_back
