@@ -29,6 +29,7 @@ with made as (
     (id, label, root_node, status, submitted_by, created_at, updated_at, completed_at)
   select lpad(to_hex($3 + row_number() over ()), 8, '0'), m.label, '00000000', 'completed',
     'pgflows_run'::regrole, m.created_at, m.created_at, m.created_at from made m
+  on conflict do nothing
   returning id, created_at
 ), linked as (
   insert into pgflows.df_runs (df_id, instance_id, n, submitted_by)
