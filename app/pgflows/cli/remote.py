@@ -277,6 +277,9 @@ def _print_history(history: History) -> None:
 
 def _print_page(page: InstancePage) -> None:
     """All columns where there is room for them, else what 80 characters hold."""
+    if not page.instances:
+        err.print("no instances")
+        return
     whole = out.width >= WIDE
     rows = [_row(instance, whole) for instance in page.instances]
     left_out = set() if any(row["label"] for row in rows) else {"label"}
