@@ -219,6 +219,10 @@ def test_a_setting_that_is_empty_is_as_one_that_is_not_there() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_check_counts_what_is_in_order() -> None:
+    assert run("check").stdout == "2 workflows and 7 steps: all in order\n"
+
+
 def test_the_version_is_told() -> None:
     assert re.fullmatch(r"pgflows \d+\.\d+\.\d+\n", run("--version").stdout)
 
