@@ -184,6 +184,18 @@ async def test_a_database_that_is_not_migrated_is_one_line(
     assert "run `pgflows migrate`" in error_of(done)
 
 
+@pytest.mark.parametrize("command", [["serve", "--port", "0"], ["engine"]])
+def test_an_engine_that_cannot_log_in_as_pgflows_run_is_one_line(
+    command: list[str], database: Database
+) -> None:
+    nobody = database.run_dsn.replace(f"/{database.name}", "/nowhere")
+    done = run(*command, "--dsn", database.dsn, PGFLOWS_RUN_DSN=nobody)
+    line = done.stderr.splitlines()[-1]  # after what the service logs
+    assert done.returncode == 1
+    assert "cannot log in as pgflows_run: " in line
+    assert "set PGFLOWS_RUN_DSN" in line
+
+
 def test_an_app_that_is_not_there_is_one_line() -> None:
     assert "there is no module 'nothing'" in error_of(run("check", PGFLOWS_APP="nothing:app"))
 
@@ -205,6 +217,10 @@ def test_a_setting_that_is_empty_is_as_one_that_is_not_there() -> None:
     settings = ("PORT", "DSN", "DATA_DIR", "BASE_URL", "API_KEYS", "STEP_TIMEOUT")
     done = run("check", **{f"PGFLOWS_{name}": "" for name in settings})
     assert done.returncode == 0, done.stderr
+
+
+def test_check_counts_what_is_in_order() -> None:
+    assert run("check").stdout == "2 workflows and 7 steps: all in order\n"
 
 
 def test_the_version_is_told() -> None:

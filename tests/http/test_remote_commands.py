@@ -57,6 +57,8 @@ async def test_cancel_tells_how_the_instance_stands(live: Client) -> None:
     assert cancelled.exit_code == 0
     assert "cancelled" in cancelled.stdout
     assert "late" in cancelled.stdout
+    history = await run(live.base_url, "history", str(started.instance_id))
+    assert "null" not in history.stdout
 
 
 async def test_the_input_may_come_from_a_file_or_standard_input(

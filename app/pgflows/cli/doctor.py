@@ -120,7 +120,7 @@ async def _orchestrator(conn: db.Connection) -> Finding:
         "select extversion from pg_extension where extname = 'pg_durable'"
     )
     if version:
-        advice = "official builds call Azure hosts only: see the README on where steps may live"
+        advice = "official builds call hosts of Azure only; steps elsewhere are out of their reach"
         return Finding(WARNING, "orchestrator", f"extension pg_durable {version}", advice)
     return Finding(OK, "orchestrator", "embedded df (the extension pg_durable is not installed)")
 

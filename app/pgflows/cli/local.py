@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import json
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +18,7 @@ from pgflows.cli.database import Dsn, check_connection, require_database
 from pgflows.cli.demo import run_demo, show
 from pgflows.cli.hosting import listener, run_engine, run_service
 from pgflows.errors import ServerError, SetupError
+from pgflows.flow import sample
 from pgflows.http.app import create_app
 from pgflows.http.keys import is_loopback
 from pgflows.registry import WorkflowApp, load_app
@@ -150,22 +153,32 @@ def _database(settings: Settings) -> Iterator[tuple[str, str]]:
 
 def _welcome(settings: Settings, dsn: str, app: WorkflowApp) -> None:
     url = settings.local_url
-    known = "process_order" in app.workflows
-    name = "process_order" if known else next(iter(app.workflows), "NAME")
-    body = '{"input": {"order_id": "ORD-1", "amount": 99.0}}' if known else '{"input": {}}'
-    key = " -H 'Authorization: Bearer KEY'" if settings.api_keys else ""
     for line in (
         "",
         f"pgflows is at {url} (API: {url}/docs)",
         f'PostgreSQL:   psql "{dsn}"',
         "",
-        "Try:",
-        f"  curl -s -X POST '{url}/workflows/{name}/start?wait=10'{key} "
-        f"-H 'Content-Type: application/json' -d '{body}'",
-        f"  curl -s{key} {url}/instances",
-        f"  curl -s{key} {url}/export/{name}.sql",
+        *_to_try(settings, app),
         "",
         "Ctrl-C stops everything; the data stays.",
         "",
     ):
         console.print(line, highlight=False, markup=False)
+
+
+def _to_try(settings: Settings, app: WorkflowApp) -> list[str]:
+    """Commands to copy, with an input that fits the workflow."""
+    if not app.workflows:
+        package = settings.app.partition(":")[0]
+        return [f"There is no workflow yet: write one into a module of the package {package}."]
+    name = "process_order" if "process_order" in app.workflows else next(iter(app.workflows))
+    url = settings.local_url
+    body = shlex.quote(json.dumps({"input": sample(app.workflows[name].input_model)}))
+    key = " -H 'Authorization: Bearer KEY'" if settings.api_keys else ""
+    return [
+        "Try:",
+        f"  curl -s -X POST '{url}/workflows/{name}/start?wait=10'{key} "
+        f"-H 'Content-Type: application/json' -d {body}",
+        f"  curl -s{key} {url}/instances",
+        f"  curl -s{key} {url}/export/{name}.sql",
+    ]

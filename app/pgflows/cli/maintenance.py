@@ -67,7 +67,12 @@ def check(as_json: Json = False) -> None:
     if as_json:
         typer.echo(json.dumps({"workflows": sorted(flows), "steps": sorted(app.steps)}))
     else:
-        typer.echo(f"{len(flows)} workflows and {len(app.steps)} steps are in order")
+        workflows, steps = _counted(len(flows), "workflow"), _counted(len(app.steps), "step")
+        typer.echo(f"{workflows} and {steps}: all in order")
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
 def doctor(dsn: Dsn = None, as_json: Json = False) -> None:

@@ -258,13 +258,14 @@ def _print_history(history: History) -> None:
     _print_instance(history)
     steps = Table("n", "step", "status", "attempts", "ms", "output or error")
     for step in history.steps:
+        found = step.output if step.error is None else step.error
         steps.add_row(
             str(step.n),
             escape(step.step_key),
             _coloured(step.status),
             str(step.attempt_count),
             "" if step.duration_ms is None else f"{step.duration_ms:.1f}",
-            _compact(step.error if step.error is not None else step.output),
+            "" if found is None else _compact(found),
         )
         for attempt in step.attempts:
             if attempt.error_type is not None:
@@ -277,6 +278,9 @@ def _print_history(history: History) -> None:
 
 def _print_page(page: InstancePage) -> None:
     """All columns where there is room for them, else what 80 characters hold."""
+    if not page.instances:
+        err.print("no instances")
+        return
     whole = out.width >= WIDE
     rows = [_row(instance, whole) for instance in page.instances]
     left_out = set() if any(row["label"] for row in rows) else {"label"}

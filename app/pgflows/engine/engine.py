@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from pgflows import db
-from pgflows.engine.login import Logins
+from pgflows.engine.login import Logins, check_run_role
 from pgflows.engine.results import NodeFailed
 from pgflows.engine.session import Session
 from pgflows.settings import Settings
@@ -60,5 +60,9 @@ class Engine:
 
 @asynccontextmanager
 async def open_engine(settings: Settings, *, dsn: str) -> AsyncIterator[Engine]:
-    """An engine for a migrated database; `await engine.run()` inside the block."""
+    """An engine for a migrated database; `await engine.run()` inside the block.
+
+    Raises SetupError where the server refuses to let it in as pgflows_run.
+    """
+    await check_run_role(dsn, settings.run_dsn)
     yield Engine(settings, dsn)

@@ -7,7 +7,9 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 import asyncpg
 
+from pgflows.db import LOST
 from pgflows.engine.results import NodeFailed, Refused
+from pgflows.errors import SetupError
 
 RUN_ROLE = "pgflows_run"
 REFUSED = (
@@ -58,6 +60,26 @@ class Logins:
                 "password file that knows it"
             ) from e
         return conn
+
+
+async def check_run_role(dsn: str, run_dsn: str | None) -> None:
+    """Raises SetupError where pgflows_run is refused; a database that is away is waited for."""
+    logins = Logins(dsn, run_dsn)
+    try:
+        conn = await logins.connect()
+        try:
+            if run_dsn is None:
+                await logins.learn(conn)
+        finally:
+            await conn.close()
+        await (await logins.connect_as(RUN_ROLE)).close()
+    except NodeFailed as e:
+        raise SetupError(
+            f"the engine cannot log in as {RUN_ROLE}: {e.__cause__ or e}; "
+            f"set PGFLOWS_RUN_DSN to a DSN that logs in as {RUN_ROLE}"
+        ) from e
+    except (asyncpg.PostgresError, *LOST):
+        return
 
 
 def as_role(dsn: str, role: str, password: str | None) -> str:

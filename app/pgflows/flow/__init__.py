@@ -9,6 +9,7 @@ from pgflows.flow.describe import describe
 from pgflows.flow.export import export_sql
 from pgflows.flow.nodes import Flow
 from pgflows.flow.render import Rendered, render
+from pgflows.flow.sample import sample
 
 __all__ = [
     "Flow",
@@ -18,4 +19,5 @@ __all__ = [
     "describe",
     "export_sql",
     "render",
+    "sample",
 ]
