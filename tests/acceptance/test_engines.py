@@ -16,7 +16,7 @@ from tests.acceptance.runs import Runs, effect
 from tests.conftest import Database, Process, Spawn, until
 
 HELD = "select count(*) from df._work where owner is not null group by owner order by 1"
-WAITS = "df.seq(df.wait_for_signal('go', 2), 'select 1')"
+BLOCKED = "df.sql('select 1 as n from (select pg_advisory_xact_lock_shared(77)) held')"
 MANY = (
     "select df.start(df.seq(df.wait_for_signal('go', 2), 'select 1')) from generate_series(1, 600)"
 )
@@ -80,13 +80,14 @@ async def shares(runs: Runs) -> list[int]:
     return [r[0] for r in await runs.conn.fetch(HELD)]
 
 
-@pytest.mark.slow
 async def test_a_full_engine_takes_no_more_and_others_do(
     database: Database, spawn: Spawn, runs: Runs
 ) -> None:
+    """Each run holds a place until the test lets go of a lock."""
+    await runs.conn.execute("select pg_advisory_lock(77)")
     spawn("engine", dsn=database.dsn, PGFLOWS_ENGINE_INSTANCES="10")
     await several(runs, 1)
-    started = [await runs.start(WAITS) for _ in range(50)]
+    started = [await runs.start(BLOCKED) for _ in range(40)]
 
     async def full() -> bool:
         return await shares(runs) == [10]
@@ -101,6 +102,7 @@ async def test_a_full_engine_takes_no_more_and_others_do(
         return found == [10, 10, 10]
 
     await until(all_full, what="three full engines")
+    await runs.conn.execute("select pg_advisory_unlock(77)")
     await runs.all_ended()
     assert await runs.states() == {"completed": len(started)}
 
