@@ -5,7 +5,8 @@ PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 # looked up only when .venv has to be made
 SYSTEM_PYTHON = $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(shell $(p) -c 'import sys; print("$(p)") if sys.version_info >= (3, 11) else exit(1)' 2>/dev/null)))
-PYTEST_WORKERS ?= 2
+# tests of processes wait more than they compute
+PYTEST_WORKERS ?= 3
 
 .PHONY: run test check demo bench chaos build setup
 run: setup
