@@ -197,6 +197,8 @@ async def run(options: argparse.Namespace) -> Books:
         seconds = await world.settle()
         await _cancel(*others)
         await audit(world.dsn, books)
+        async with asyncio.timeout(SETTLE_SECONDS):
+            await asyncio.gather(*(c.ready() for c in children))
         await _cancel(*keepers)
         for child in children:
             code = await child.stop(signal.SIGTERM)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import signal
 import sys
 from pathlib import Path
+
+
+READY = re.compile(r"^pgflows is at |: engine [0-9a-f-]{36} runs$", re.M)
 
 
 class Child:
@@ -20,6 +24,7 @@ class Child:
         self._environment = environment
         self._log = log
         self._turn = asyncio.Lock()
+        self._from = 0
         self.process: asyncio.subprocess.Process | None = None
 
     @property
@@ -32,6 +37,7 @@ class Child:
             if self.running:
                 return
             with self._log.open("ab") as log:
+                self._from = log.tell()
                 self.process = await asyncio.create_subprocess_exec(
                     sys.executable,
                     "-m",
@@ -46,6 +52,11 @@ class Child:
         if self.process is not None and self.running:
             with contextlib.suppress(ProcessLookupError):
                 self.process.send_signal(what)
+
+    async def ready(self) -> None:
+        """Returns when the process, started again if it must be, has said that it is at work."""
+        while not (self.running and READY.search(self._said())):  # noqa: ASYNC110 - it is a file
+            await asyncio.sleep(0.05)
 
     async def stop(self, how: signal.Signals) -> int | None:
         """Ends the process; its exit code, if it ran."""
@@ -63,3 +74,6 @@ class Child:
 
     def output(self) -> str:
         return self._log.read_text(errors="replace")
+
+    def _said(self) -> str:
+        return self._log.read_bytes()[self._from :].decode(errors="replace")

@@ -108,11 +108,14 @@ async def _serve(fastapi: FastAPI, taken: socket.socket, opened: Callable[[], No
 
 
 async def _engine(settings: Settings, dsn: str) -> None:
-    async with open_engine(settings, dsn=dsn) as running:
-        task = asyncio.create_task(running.run())
-        _on_signals(task.cancel)
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+    async def run() -> None:
+        async with open_engine(settings, dsn=dsn) as running:
+            await running.run()
+
+    task = asyncio.create_task(run())
+    _on_signals(task.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
 
 
 def _on_signals(act: Callable[[], object]) -> None:
