@@ -9,7 +9,6 @@ import signal
 import sys
 from pathlib import Path
 
-
 READY = re.compile(r"^pgflows is at |: engine [0-9a-f-]{36} runs$", re.M)
 
 
