@@ -288,7 +288,8 @@ begin
 end $$;
 
 create or replace function df._submit()
-returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp
+  set plan_cache_mode = force_generic_plan as $$
 begin
   perform set_config('df.started_id', case
     when new.mode = 'new' then df._start_apart(new.envelope, new.label, new.database, new.submitted_by)
@@ -355,7 +356,8 @@ begin
 end $$;
 
 create or replace function df._grant_request()
-returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp
+  set plan_cache_mode = force_generic_plan as $$
 begin
   if not exists (
     select from df.instances i

@@ -202,15 +202,6 @@ returns text[] language sql security definer set search_path = pg_catalog, pg_te
   ) held
 $$;
 
--- The same for one claim, for writes of branches that run side by side and need not wait for each other's commits.
-create or replace function df._fence_shared(p_instance text, p_token uuid)
-returns text[] language sql security definer set search_path = pg_catalog, pg_temp as $$
-  select coalesce(array_agg(held.instance_id), '{}')
-  from (
-    select w.instance_id::text from df._work w where w.instance_id = p_instance and w.token = p_token for share
-  ) held
-$$;
-
 -- Writes for instances whose token still holds, and tells which those are; for others nothing is written.
 --   p_instance, p_token      the claims
 --   w_*                      a row per node: instance, node, status, result (JSON text), execution id
@@ -228,23 +219,38 @@ create or replace function df._checkpoint(
   e_instance text[] default '{}', e_status text[] default '{}', e_output text[] default '{}',
   s_instance text[] default '{}', s_number bigint[] default '{}', s_state text[] default '{}',
   s_wake float8[] default '{}', s_signals text[] default '{}', x_signal bigint[] default '{}'
-) returns text[] language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+) returns text[] language plpgsql security definer
+  set search_path = pg_catalog, pg_temp
+  -- as on an engine's own sessions (app/pgflows/db.py): nodes' sessions have the server's settings
+  set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+  set join_collapse_limit = 1
+as $$
 declare
-  v_held text[] := case
-    when cardinality(p_instance) = 1 and cardinality(s_instance) = 0 and cardinality(e_instance) = 0
-      then df._fence_shared(p_instance[1], p_token[1])
-    else df._fence(p_instance, p_token)
-  end;
-  v_now timestamptz := clock_timestamp();
+  v_held text[];
   v_prepared text[];
+  v_now timestamptz := clock_timestamp();
   v_new integer := 0;
 begin
-  if cardinality(v_held) = 0 then
-    return v_held;
+  if cardinality(p_instance) = 1 and cardinality(s_instance) = 0 and cardinality(e_instance) = 0 then
+    -- branches that run side by side need not wait for each other's commits
+    select array_agg(h.id), array_agg(h.id) filter (where h.template is not null) into v_held, v_prepared
+    from (
+      select w.instance_id::text as id, w.template from df._work w
+      where w.instance_id = p_instance[1] and w.token = p_token[1] for share
+    ) h;
+  else
+    select array_agg(h.id), array_agg(h.id) filter (where h.template is not null) into v_held, v_prepared
+    from (
+      select w.instance_id::text as id, w.template
+      from unnest(p_instance, p_token) as c(instance, token)
+      join df._work w on w.instance_id = c.instance and w.token = c.token
+      order by w.instance_id for no key update of w
+    ) h;
+  end if;
+  if v_held is null then
+    return '{}';
   end if;
   -- an instance of a prepared graph gets a node's row when the node is first heard of
-  select array_agg(k.instance_id::text) into v_prepared from df._work k
-  where k.instance_id = any (v_held) and k.template is not null;
   if v_prepared is not null then
     insert into df.nodes (id, instance_id, node_type, result_name, left_node, right_node, status, result,
       submitted_by, database, updated_at, status_details)
@@ -303,12 +309,14 @@ begin
     from unnest(e_instance, e_status) as e(instance, status)
     where i.id = e.instance and e.instance = any (v_held)
       and i.status <> all (array['completed', 'failed', 'cancelled', e.status]);  -- no index on status may be used here
-    insert into df._results (instance_id, node_id, result)
-    select i.id, i.root_node, e.output
-    from unnest(e_instance, e_output) as e(instance, output)
-    join df.instances i on i.id = e.instance
-    where e.output is not null and e.instance = any (v_held)
-    on conflict (instance_id, node_id) do update set result = excluded.result;
+    if cardinality(array_remove(e_output, null)) > 0 then
+      insert into df._results (instance_id, node_id, result)
+      select i.id, i.root_node, e.output
+      from unnest(e_instance, e_output) as e(instance, output)
+      join df.instances i on i.id = e.instance
+      where e.output is not null and e.instance = any (v_held)
+      on conflict (instance_id, node_id) do update set result = excluded.result;
+    end if;
   end if;
   return v_held;
 end $$;
@@ -408,7 +416,8 @@ end $$;
 -- Runs one user's statement, wrapped so that it answers its result as JSON text, and writes its checkpoint: effect
 -- and record in one transaction and one round trip. Runs as the calling role; raises PF199 where the claim is lost.
 --   p_nodes      the nodes that complete with the result; p_keep: jsonb would lose the order of its keys
--- The text needs its role's search_path, so what this function itself uses is qualified.
+-- The text needs its role's search_path, so what this function itself uses is qualified. The session is left as a new one,
+-- but for locks on its own account (pg_advisory_lock), which must outlive the commit: they are released later.
 create or replace function df._once(
   p_text text, p_keep boolean, p_nodes text[], p_execution text, p_end boolean, p_instance text, p_token uuid,
   w_instance text[], w_node text[], w_status text[], w_result text[], w_execution text[],
@@ -420,7 +429,9 @@ declare
   v_own integer := pg_catalog.cardinality(p_nodes);
   v_kept integer := case when p_keep then pg_catalog.cardinality(p_nodes) else 0 end;
 begin
+  perform pg_catalog.pg_advisory_unlock_all();  -- of the node before
   execute p_text into v_result;
+  set constraints all immediate;  -- triggers that wait for the commit may leave something too
   v_held := df._checkpoint(
     array[p_instance], array[p_token],
     w_instance operator(pg_catalog.||) pg_catalog.array_fill(p_instance, array[v_own]),
@@ -444,5 +455,11 @@ begin
   if pg_catalog.cardinality(v_held) = 0 then
     raise exception 'the claim on instance % is lost', p_instance using errcode = 'PF199';
   end if;
+  execute 'close all';
+  set session authorization default;
+  reset all;
+  unlisten *;
+  discard temp;
+  discard sequences;
   return v_result;
 end $$;

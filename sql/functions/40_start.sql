@@ -77,7 +77,7 @@ end $$;
 create or replace function pgflows._open(
   p_workflow text, p_input jsonb, p_key text, p_label text, p_attributes jsonb
 ) returns table (instance_id uuid, graph text, existed boolean)
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan as $$
 declare
   v_workflow pgflows.workflows;
   v_field text;

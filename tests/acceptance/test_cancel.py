@@ -112,6 +112,8 @@ def reached(
     """The condition that the run is at the node that the case is about."""
 
     async def look() -> Any:
+        if kind == "join" and not await runs.effects():
+            return False  # the branch beside has not had its effect yet
         if "never" in first or "later" in first:
             return service.calls
         if LONG in first:

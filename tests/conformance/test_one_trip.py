@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, TypeAlias
 
 import asyncpg
@@ -98,3 +99,77 @@ async def test_what_a_node_prepared_does_not_meet_the_next(
             assert (await finished(owner, instance))[0] == "completed"
             instance = await owner.fetchval("select df.start('select 1 as a')")
             assert (await finished(owner, instance))[0] == "completed"
+
+
+LITTER = """
+create function public.litter() returns int language plpgsql as $f$
+begin
+  perform set_config('x.y', '1', false), set_config('search_path', 'pg_temp', false);
+  perform set_config('default_transaction_read_only', 'on', false);
+  perform set_config('statement_timeout', '5000', false), set_config('df.in_workflow', '', false);
+  create temp table rubbish as select 1;
+  execute 'declare c cursor with hold for select 1';
+  listen rubbish;
+  perform nextval('public.numbers'), pg_advisory_lock(4711);
+  return 1;
+end $f$;
+create function public.litter_late() returns trigger language plpgsql as $f$
+begin
+  perform public.litter();
+  return null;
+end $f$;
+create sequence public.numbers;
+create table public.late (i int);
+create constraint trigger late after insert on public.late deferrable initially deferred
+  for each row execute function public.litter_late();
+"""
+SEEN = """
+select current_setting('x.y', true) as y, current_setting('search_path') as p,
+  current_setting('default_transaction_read_only') as r, current_setting('statement_timeout') as t,
+  current_setting('df.in_workflow') as w, to_regclass('pg_temp.rubbish') is null as g,
+  (select count(*) from pg_cursors where name = 'c') as c,
+  (select count(*) from pg_listening_channels()) as l,
+  (select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()) as a
+"""
+CLEAN = {
+    "y": None,
+    "p": '"$user", public',
+    "r": "off",
+    "t": "0",
+    "w": "true",
+    "g": True,
+    "c": 0,
+    "l": 0,
+    "a": 0,
+}
+
+
+@pytest.mark.parametrize(
+    "litter", ["select public.litter() as i", "insert into public.late values (1)"]
+)
+async def test_what_a_node_leaves_in_its_session_does_not_meet_the_next(
+    database: Database, owner: Connection, litter: str
+) -> None:
+    await owner.execute(LITTER)
+    async with running_engine(database):
+        for _ in range(4):
+            instance = await owner.fetchval("select df.start(df.seq($1, $2))", litter, SEEN)
+            status, output, _ = await finished(owner, instance)
+            assert status == "completed", output
+            [row] = json.loads(output)["rows"]
+            assert row | {"y": row["y"] or None} == CLEAN
+        locks = "select count(*) = 0 from pg_locks where locktype = 'advisory'"
+        await until(lambda: owner.fetchval(locks), what="the locks of the last node's session")
+
+
+async def test_a_session_keeps_no_lock_while_it_is_idle(
+    database: Database, owner: Connection
+) -> None:
+    held = "select count(*) = 0 from pg_locks where locktype = 'advisory'"
+    async with running_engine(database):
+        for text in ["select pg_advisory_lock(4711) is null as a"] * 3 + [
+            "select 1 / (pg_advisory_lock(4711) is not null)::int - 1 / 0 as a"
+        ] * 2:
+            instance = await owner.fetchval("select df.start($1)", text)
+            await finished(owner, instance)
+            await until(lambda: owner.fetchval(held), what="the lock of an idle session")

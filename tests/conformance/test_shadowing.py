@@ -174,13 +174,11 @@ async def test_every_definer_function_pins_its_path_with_temporary_objects_last(
     owner: Connection,
 ) -> None:
     rows = await owner.fetch(
-        "select p.oid::regprocedure::text, p.proconfig from pg_proc p "
+        "select p.oid::regprocedure::text, p.proconfig[1] as path from pg_proc p "
         "where p.pronamespace in ('df'::regnamespace, 'pgflows'::regnamespace) and p.prosecdef"
     )
     assert len(rows) > 10
-    assert {
-        r["oid"] for r in rows if r["proconfig"] != ["search_path=pg_catalog, pg_temp"]
-    } == set()
+    assert {r["oid"] for r in rows if r["path"] != "search_path=pg_catalog, pg_temp"} == set()
 
 
 async def test_public_may_execute_no_definer_function_and_enter_no_schema(

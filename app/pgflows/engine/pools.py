@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
@@ -18,7 +19,7 @@ TIDY = """
 close all; set session authorization default; reset all; unlisten *;
 discard temp; discard sequences; select pg_advisory_unlock_all();
 """
-PER_ROLE, QUEUE_SECONDS, IDLE_SECONDS = 10, 30.0, 60.0
+PER_ROLE, QUEUE_SECONDS, IDLE_SECONDS, SWEEP_SECONDS = 10, 30.0, 60.0, 0.02
 NODE_SETTINGS = {
     "df.in_workflow": "true",
     "client_connection_check_interval": "1000",
@@ -47,6 +48,7 @@ class RolePool:
         self._free: list[Session] = []
         self._gate = asyncio.Semaphore(PER_ROLE)
         self._tidying: set[asyncio.Task[None]] = set()
+        self._sweeper: asyncio.TimerHandle | None = None
 
     @asynccontextmanager
     async def connection(self, text: str) -> AsyncIterator[Session]:
@@ -67,14 +69,16 @@ class RolePool:
         try:
             yield session
         finally:
-            task = asyncio.create_task(self._give_back(session, text))
-            self._tidying.add(task)
-            task.add_done_callback(self._tidying.discard)
+            if session.soiled or session.prepares(text):
+                self._later(self._tidy(session, text))
+            else:
+                self._give_back(session)
 
     async def _take(self) -> Session:
         while self._free:
             session = self._free.pop()
             if not session.conn.is_closed():
+                session.soiled = True
                 return session
         return Session(
             await self._login.connect_as(
@@ -85,28 +89,68 @@ class RolePool:
             )
         )
 
-    async def _give_back(self, session: Session, text: str) -> None:
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tidying.add(task)
+        task.add_done_callback(self._tidying.discard)
+
+    async def _tidy(self, session: Session, text: str) -> None:
         """Discards what the node left in its session, after the node's caller went on."""
         try:
-            if not session.conn.is_closed():
-                if session.conn.is_in_transaction():
-                    await session.conn.close(timeout=5)
-                else:
-                    await session.tidy(text)
-                    self._free.append(session)
-                    loop = asyncio.get_running_loop()
-                    loop.call_later(IDLE_SECONDS, self._retire, session, session.used)
+            if session.conn.is_closed():
+                return
+            if session.conn.is_in_transaction():
+                await session.conn.close(timeout=5)
+            else:
+                await session.tidy(text)
         except (*db.LOST, asyncpg.PostgresError, TimeoutError):
             session.conn.terminate()
         finally:
-            self._gate.release()
+            self._give_back(session)
 
-    def _retire(self, session: Session, used: int) -> None:
-        if session in self._free and session.used == used:
+    def _give_back(self, session: Session) -> None:
+        self._gate.release()
+        if not session.conn.is_closed():
+            session.since = time.monotonic()
+            self._free.append(session)
+            self._sweep_within(SWEEP_SECONDS if session.may_lock else IDLE_SECONDS)
+
+    def _sweep_within(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        if self._sweeper is not None:
+            if self._sweeper.when() <= loop.time() + seconds:
+                return
+            self._sweeper.cancel()
+        self._sweeper = loop.call_later(seconds, self._sweep)
+
+    def _sweep(self) -> None:
+        """Releases the locks that idle sessions hold, and closes those that idle for long."""
+        self._sweeper = None
+        now = time.monotonic()
+        for session in list(self._free):
+            if now - session.since >= IDLE_SECONDS:
+                self._free.remove(session)
+                session.conn.terminate()
+            elif session.may_lock and now - session.since >= SWEEP_SECONDS:
+                self._later(self._unlock(session))
+        if self._free:
+            locks = any(s.may_lock for s in self._free)
+            self._sweep_within(SWEEP_SECONDS if locks else IDLE_SECONDS)
+
+    async def _unlock(self, session: Session) -> None:
+        async with self._gate:
+            if session not in self._free or not session.may_lock:
+                return  # somebody else's now
             self._free.remove(session)
-            session.conn.terminate()
+            try:
+                await session.unlock()
+                self._free.insert(0, session)
+            except (*db.LOST, asyncpg.PostgresError):
+                session.conn.terminate()
 
     async def close(self) -> None:
+        if self._sweeper is not None:
+            self._sweeper.cancel()
         for task in list(self._tidying):
             await asyncio.wait([task], timeout=1)
         for session in self._free:
@@ -115,24 +159,51 @@ class RolePool:
 
 
 class Session:
-    """A node connection. `used` counts how often it was tidied."""
+    """A node connection.
+
+    `soiled`: its last node may have left anything in it; `may_lock`: locks of its own account only.
+    """
 
     def __init__(self, conn: asyncpg.Connection[Any]) -> None:
         self.conn = conn
-        self.used = 0
+        self.since = 0.0
+        self.soiled = True
+        self.may_lock = False
         self._once: PreparedStatement[Any] | None = None
 
-    async def once(self) -> PreparedStatement[Any]:
-        """df._once, prepared; it outlives the tidying."""
+    async def once(self, *args: Any) -> Any:
+        """df._once, prepared; it leaves nothing behind but locks, also where it fails."""
         if self._once is None:
             self._once = await self.conn.prepare(ONCE)
-        return self._once
+        self.may_lock = True
+        try:
+            answer = await self._once.fetchval(*args)
+        except asyncpg.PostgresError:
+            self.soiled = False
+            raise
+        self.soiled = False
+        return answer
+
+    async def bare(self) -> asyncpg.Connection[Any]:
+        """The connection, for what takes more trips; the node before holds no lock any more."""
+        if self.may_lock:
+            await self.unlock()
+        self.soiled = True
+        return self.conn
+
+    def prepares(self, text: str) -> bool:
+        """Whether a node may have made prepared statements."""
+        return "prepare" in text.lower()
 
     async def tidy(self, text: str) -> None:
         """What DISCARD ALL does, but that plans stay, and our own prepared statement with them."""
-        self.used += 1
-        if "prepare" in text.lower():
+        if self.prepares(text):
             self._once = None
             await self.conn.execute("discard all")
         else:
             await self.conn.execute(TIDY)
+        self.soiled = self.may_lock = False
+
+    async def unlock(self) -> None:
+        await self.conn.execute("select pg_advisory_unlock_all()")
+        self.may_lock = False

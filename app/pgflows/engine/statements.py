@@ -76,7 +76,7 @@ class Statements:
                 if e.sqlstate not in OWN_TRANSACTION:
                     raise _failed(e) from None
             try:
-                result, _ = await _fetch(session.conn, statement.text)
+                result, _ = await _fetch(await session.bare(), statement.text)
             except asyncpg.PostgresError as e:
                 raise _failed(e) from None
             await _checkpoint(session.conn, statement, result)
@@ -90,7 +90,8 @@ class Statements:
         _check_control(text)
         async with self._pool(role, database).connection(text) as session:
             try:
-                result, _ = await _persistent(lambda: _fetch(session.conn, text))
+                conn = await session.bare()
+                result, _ = await _persistent(lambda: _fetch(conn, text))
             except asyncpg.PostgresError as e:
                 raise _failed(e) from None
             return result
@@ -113,7 +114,7 @@ class Statements:
                 if (e.sqlstate or "")[:2] not in UNWRAPPABLE:
                     raise
                 self._shapes.put(statement.key, None)
-        conn = session.conn
+        conn = await session.bare()
         transaction = conn.transaction()
         await transaction.start()
         try:
@@ -207,8 +208,7 @@ async def _one_trip(session: Session, statement: Statement, shape: Shape) -> Res
     entry, columns = statement.entry, Columns()
     columns.add(entry.instance, entry.writes, without=statement.nodes)
     state = entry.state
-    once = await session.once()
-    text = await once.fetchval(
+    text = await session.once(
         shape.wrap(statement.text),
         not shape.keeps_order,
         statement.nodes,
