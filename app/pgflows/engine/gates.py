@@ -1,4 +1,4 @@
-"""How many calls go to one server at once, and who waits for a place there."""
+"""How many calls go to one server at once, or statements of one role; who waits for a place."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ TURN_SECONDS, FLOWS_SECONDS = 2.0, 0.5
 
 
 class Gate:
-    """The places at one server, given out in the order of the asking."""
+    """Some places, given out in the order of the asking, to who waits so many seconds at most."""
 
-    def __init__(self, places: int) -> None:
+    def __init__(self, places: int, seconds: float = TURN_SECONDS) -> None:
         self._places = asyncio.Semaphore(places)
+        self._seconds = seconds
         self._waiting: dict[object, float] = {}
 
-    @property
-    def queue(self) -> int:
-        return len(self._waiting)
+    def crowded(self, enough: int) -> bool:
+        """More than enough wait, though none of them for long: more work would only wait too.
 
-    @property
-    def flows(self) -> bool:
-        """Nobody has waited for long."""
-        oldest = next(iter(self._waiting.values()), None)
-        return oldest is None or time.monotonic() - oldest < FLOWS_SECONDS
+        Where somebody has waited for long, others need not wait because of it.
+        """
+        if len(self._waiting) <= enough:
+            return False
+        return time.monotonic() - next(iter(self._waiting.values())) < FLOWS_SECONDS
 
     async def enter(self) -> bool:
         """False where no place became free in time."""
@@ -31,7 +31,7 @@ class Gate:
             me = object()
             self._waiting[me] = time.monotonic()
             try:
-                async with asyncio.timeout(TURN_SECONDS):
+                async with asyncio.timeout(self._seconds):
                     await self._places.acquire()
             except TimeoutError:
                 return False

@@ -135,7 +135,7 @@ class Outbound:
 
     def crowded(self, enough: int) -> bool:
         """Whether a server that answers in good time has this many more calls waiting for it."""
-        return any(gate.flows and gate.queue > enough for gate in self._gates.values())
+        return any(gate.crowded(enough) for gate in self._gates.values())
 
     async def _once(
         self,

@@ -12,6 +12,7 @@ import asyncpg
 from asyncpg.prepared_stmt import PreparedStatement
 
 from pgflows import db
+from pgflows.engine.gates import Gate
 from pgflows.engine.results import NodeFailed
 
 ONCE = f"select df._once({', '.join(f'${n}' for n in range(1, 19))})"
@@ -46,21 +47,18 @@ class RolePool:
         self._database = database
         self._login = login
         self._free: list[Session] = []
-        self._gate = asyncio.Semaphore(PER_ROLE)
+        self._gate = Gate(PER_ROLE, QUEUE_SECONDS)
         self._tidying: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.TimerHandle | None = None
 
     @asynccontextmanager
     async def connection(self, text: str) -> AsyncIterator[Session]:
         """A session for one node, tidied after it."""
-        try:
-            async with asyncio.timeout(QUEUE_SECONDS):
-                await self._gate.acquire()
-        except TimeoutError:
+        if not await self._gate.enter():
             raise NodeFailed(
                 f"no connection for role {self._role} became free within {QUEUE_SECONDS:g} s "
                 f"({PER_ROLE} are in use)"
-            ) from None
+            )
         try:
             session = await self._take()
         except BaseException:
@@ -73,6 +71,10 @@ class RolePool:
                 self._later(self._tidy(session, text))
             else:
                 self._give_back(session)
+
+    def crowded(self, enough: int) -> bool:
+        """Whether this many more nodes wait for a connection, and not for long."""
+        return self._gate.crowded(enough)
 
     async def _take(self) -> Session:
         while self._free:
@@ -138,15 +140,17 @@ class RolePool:
             self._sweep_within(SWEEP_SECONDS if locks else IDLE_SECONDS)
 
     async def _unlock(self, session: Session) -> None:
-        async with self._gate:
-            if session not in self._free or not session.may_lock:
-                return  # somebody else's now
-            self._free.remove(session)
-            try:
+        if not await self._gate.enter():
+            return
+        try:
+            if session in self._free and session.may_lock:  # else it is somebody's
+                self._free.remove(session)
                 await session.unlock()
                 self._free.insert(0, session)
-            except (*db.LOST, asyncpg.PostgresError):
-                session.conn.terminate()
+        except (*db.LOST, asyncpg.PostgresError):
+            session.conn.terminate()
+        finally:
+            self._gate.release()
 
     async def close(self) -> None:
         if self._sweeper is not None:

@@ -172,7 +172,11 @@ class Session:
         """How many more runs it makes sense to have in memory; none while there is more work for
         the database and the step services than they can do.
         """
-        if self._lane.backlog > ENOUGH or self._outbound.crowded(ENOUGH):
+        if (
+            self._lane.backlog > ENOUGH
+            or self._outbound.crowded(ENOUGH)
+            or self._statements.crowded(ENOUGH)
+        ):
             return 0
         return max(0, self._settings.engine_instances - len(self._runs))
 

@@ -96,6 +96,10 @@ class Statements:
                 raise _failed(e) from None
             return result
 
+    def crowded(self, enough: int) -> bool:
+        """Whether some role has this many more statements than connections."""
+        return any(pool.crowded(enough) for pool in self._pools.values())
+
     def _pool(self, role: str, database: str | None) -> RolePool:
         key = (role, database)
         if key not in self._pools:
