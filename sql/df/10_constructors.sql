@@ -3,8 +3,8 @@
 --   _envelope        a node as it is, anything else as a SQL node around it
 --   _read_envelope   a node that somebody wrote by hand, in the order and spacing of ours
 --   _check_call, _is_cron   what can be said of a call or a schedule before it runs
--- Callers' search paths are their own: SQL functions qualify what a schema of somebody else could shadow, so that they
--- are still inlined, and the others set their path.
+-- Callers' search paths are their own: what a schema of somebody else could shadow is qualified, or the path is set.
+-- In plpgsql, whose expressions are planned once a session; a SQL function would be parsed anew in every statement.
 -- Key order is part of the contract: node_type, left_node, right_node, condition_node, extra_nodes, query, result_name.
 
 create or replace function df._is_type(p_type text)
@@ -90,58 +90,67 @@ returns text language sql immutable parallel safe as $$
 $$;
 
 create or replace function df.sql(query text)
-returns text language sql immutable strict parallel safe as $$
-  select '{"node_type":"SQL","query":' || pg_catalog.to_json(query)::text || '}'
-$$;
+returns text language plpgsql immutable strict parallel safe as $$
+begin
+  return '{"node_type":"SQL","query":' || pg_catalog.to_json(query)::text || '}';
+end $$;
 
 create or replace function df.seq(a text, b text)
-returns text language sql immutable strict parallel safe as $$
-  select '{"node_type":"THEN","left_node":' || df._envelope(a) || ',"right_node":' || df._envelope(b) || '}'
-$$;
+returns text language plpgsql immutable strict parallel safe as $$
+begin
+  return '{"node_type":"THEN","left_node":' || df._envelope(a) || ',"right_node":' || df._envelope(b) || '}';
+end $$;
 
 create or replace function df.join(a text, b text)
-returns text language sql immutable strict parallel safe as $$
-  select '{"node_type":"JOIN","left_node":' || df._envelope(a) || ',"right_node":' || df._envelope(b) || '}'
-$$;
+returns text language plpgsql immutable strict parallel safe as $$
+begin
+  return '{"node_type":"JOIN","left_node":' || df._envelope(a) || ',"right_node":' || df._envelope(b) || '}';
+end $$;
 
 create or replace function df.join3(a text, b text, c text)
-returns text language sql immutable strict parallel safe as $$
-  select '{"node_type":"JOIN","left_node":' || df._envelope(a) || ',"right_node":' || df._envelope(b)
-    || ',"extra_nodes":[' || df._envelope(c) || ']}'
-$$;
+returns text language plpgsql immutable strict parallel safe as $$
+begin
+  return '{"node_type":"JOIN","left_node":' || df._envelope(a) || ',"right_node":' || df._envelope(b)
+    || ',"extra_nodes":[' || df._envelope(c) || ']}';
+end $$;
 
 create or replace function df.race(a text, b text)
-returns text language sql immutable strict parallel safe as $$
-  select '{"node_type":"RACE","left_node":' || df._envelope(a) || ',"right_node":' || df._envelope(b) || '}'
-$$;
+returns text language plpgsql immutable strict parallel safe as $$
+begin
+  return '{"node_type":"RACE","left_node":' || df._envelope(a) || ',"right_node":' || df._envelope(b) || '}';
+end $$;
 
 create or replace function df.if(condition text, then_branch text, else_branch text)
-returns text language sql immutable strict parallel safe as $$
-  select '{"node_type":"IF","left_node":' || df._envelope(then_branch) || ',"right_node":' || df._envelope(else_branch)
-    || ',"condition_node":' || df._envelope(condition) || '}'
-$$;
+returns text language plpgsql immutable strict parallel safe as $$
+begin
+  return '{"node_type":"IF","left_node":' || df._envelope(then_branch) || ',"right_node":' || df._envelope(else_branch)
+    || ',"condition_node":' || df._envelope(condition) || '}';
+end $$;
 
 create or replace function df.if_rows(result_name text, then_branch text, else_branch text)
-returns text language sql immutable strict parallel safe as $$
-  select '{"node_type":"IF","left_node":' || df._envelope(then_branch) || ',"right_node":' || df._envelope(else_branch)
+returns text language plpgsql immutable strict parallel safe as $$
+begin
+  return '{"node_type":"IF","left_node":' || df._envelope(then_branch) || ',"right_node":' || df._envelope(else_branch)
     || ',"query":'
-    || pg_catalog.to_json('{"condition_type":"result_has_rows","result_name":' || pg_catalog.to_json(result_name)::text || '}')::text || '}'
-$$;
+    || pg_catalog.to_json('{"condition_type":"result_has_rows","result_name":' || pg_catalog.to_json(result_name)::text || '}')::text || '}';
+end $$;
 
 create or replace function df.loop(body text, condition text default null)
-returns text language sql immutable parallel safe as $$
-  select '{"node_type":"LOOP","left_node":' || df._envelope(body)
-    || coalesce(',"condition_node":' || df._envelope(condition), '') || '}'
-$$;
+returns text language plpgsql immutable parallel safe as $$
+begin
+  return '{"node_type":"LOOP","left_node":' || df._envelope(body)
+    || coalesce(',"condition_node":' || df._envelope(condition), '') || '}';
+end $$;
 
 create or replace function df.break(value text default null)
-returns text language sql immutable parallel safe as $$
-  select df._configured('BREAK', '{"break_value":' || coalesce(pg_catalog.to_json(value)::text, 'null') || '}')
-$$;
+returns text language plpgsql immutable parallel safe as $$
+begin
+  return df._configured('BREAK', '{"break_value":' || coalesce(pg_catalog.to_json(value)::text, 'null') || '}');
+end $$;
 
 -- result_name is the last key, and the text before it cannot end like one: its quotes would be escaped.
 create or replace function df.as(fut text, name text)
-returns text language plpgsql immutable strict parallel safe set search_path = pg_catalog, pg_temp as $$
+returns text language plpgsql immutable strict parallel safe as $$
 declare
   v_node text := df._envelope(fut);
   v_bare text;
@@ -150,7 +159,7 @@ begin
     raise exception 'df.as: result name cannot be empty' using errcode = 'PF104';
   elsif name !~ '^[A-Za-z_][A-Za-z0-9_]*$' then
     raise exception 'df.as: result name ''%'' is not a valid identifier', name using errcode = 'PF104',
-      detail = jsonb_build_object('field', 'name', 'expected', '[A-Za-z_][A-Za-z0-9_]*')::text;
+      detail = pg_catalog.jsonb_build_object('field', 'name', 'expected', '[A-Za-z_][A-Za-z0-9_]*')::text;
   end if;
   if v_node like '%"}' then
     v_bare := rtrim(left(v_node, -2), 'abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_');
@@ -256,12 +265,13 @@ end $$;
 create or replace function df.http(
   url text, method text default 'POST', body text default null, headers jsonb default null,
   timeout_seconds integer default 30
-) returns text language sql immutable parallel safe as $$
-  select df._configured('HTTP', '{"url":' || pg_catalog.to_json(url)::text
+) returns text language plpgsql immutable parallel safe as $$
+begin
+  return df._configured('HTTP', '{"url":' || pg_catalog.to_json(url)::text
     || ',"method":"' || df._check_call(url, method, timeout_seconds, array['GET', 'POST', 'PUT', 'DELETE', 'PATCH'])
     || '","body":' || coalesce(pg_catalog.to_json(body)::text, 'null') || ',"headers":' || coalesce(df._compact(headers), 'null')
-    || ',"timeout_seconds":' || timeout_seconds::text || '}')
-$$;
+    || ',"timeout_seconds":' || timeout_seconds::text || '}');
+end $$;
 
 create or replace function df.http_multipart(
   url text, method text default 'POST', parts jsonb default null, headers jsonb default null,

@@ -413,6 +413,53 @@ begin
   end if;
 end $$;
 
+-- What _checkpoint does where some nodes of one instance complete with one result, and the instance perhaps with them:
+-- false where the claim does not hold. It is called once a node, and each statement and expression of it counts.
+create or replace function df._complete(
+  p_instance text, p_token uuid, p_nodes text[], p_result text, p_keep boolean, p_execution text, p_end boolean
+) returns boolean language plpgsql security definer
+  set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan set enable_seqscan = off
+as $$
+declare
+  v_count integer;
+begin
+  if p_end then
+    update df.nodes n set status = 'completed', result = p_result::jsonb, updated_at = clock_timestamp(),
+      status_details = jsonb_build_object('execution_id', p_execution)
+    from (select from df._work w where w.instance_id = p_instance and w.token = p_token for no key update) held
+    where n.instance_id = p_instance and n.id = any (p_nodes);
+  else
+    update df.nodes n set status = 'completed', result = p_result::jsonb, updated_at = clock_timestamp(),
+      status_details = jsonb_build_object('execution_id', p_execution)
+    from (select from df._work w where w.instance_id = p_instance and w.token = p_token for share) held
+    where n.instance_id = p_instance and n.id = any (p_nodes);
+  end if;
+  get diagnostics v_count = row_count;
+  if v_count < cardinality(p_nodes) or p_keep then
+    -- the claim is lost, or nodes of a prepared graph have no rows yet, or the text of the result is kept as well
+    return cardinality(df._checkpoint(
+      array[p_instance], array[p_token],
+      array_fill(p_instance, v_size), p_nodes, array_fill('completed'::text, v_size),
+      array_fill(p_result, v_size), array_fill(p_execution, v_size),
+      case when p_keep then array_fill(p_instance, v_size) else '{}' end,
+      case when p_keep then p_nodes else '{}' end,
+      case when p_keep then array_fill(p_result, v_size) else '{}' end,
+      e_instance => case when p_end then array[p_instance] else '{}' end,
+      e_status => case when p_end then array['completed'] else '{}' end,
+      e_output => case when p_end then array[null::text] else '{}' end
+    )) > 0 from (values (array[cardinality(p_nodes)])) as sizes(v_size);
+  elsif p_end then
+    with done as (
+      delete from df._work w where w.instance_id = p_instance
+    ), unheard as (
+      delete from df._signals x where x.instance_id = p_instance
+    )
+    update df.instances i set status = 'completed', updated_at = clock_timestamp(), completed_at = clock_timestamp()
+    where i.id = p_instance and i.status <> all (array['completed', 'failed', 'cancelled']);  -- no index on status may be used here
+  end if;
+  return true;
+end $$;
+
 -- Runs one user's statement, wrapped so that it answers its result as JSON text, and writes its checkpoint: effect
 -- and record in one transaction and one round trip. Runs as the calling role; raises PF199 where the claim is lost.
 --   p_nodes      the nodes that complete with the result; p_keep: jsonb would lose the order of its keys
@@ -425,34 +472,24 @@ create or replace function df._once(
 ) returns text language plpgsql as $$
 declare
   v_result text;
-  v_held text[];
-  v_own integer := pg_catalog.cardinality(p_nodes);
-  v_kept integer := case when p_keep then pg_catalog.cardinality(p_nodes) else 0 end;
+  v_held boolean;
 begin
   perform pg_catalog.pg_advisory_unlock_all();  -- of the node before
   execute p_text into v_result;
   set constraints all immediate;  -- triggers that wait for the commit may leave something too
-  v_held := df._checkpoint(
-    array[p_instance], array[p_token],
-    w_instance operator(pg_catalog.||) pg_catalog.array_fill(p_instance, array[v_own]),
-    w_node operator(pg_catalog.||) p_nodes,
-    w_status operator(pg_catalog.||) pg_catalog.array_fill('completed'::text, array[v_own]),
-    w_result operator(pg_catalog.||) pg_catalog.array_fill(v_result, array[v_own]),
-    w_execution operator(pg_catalog.||) pg_catalog.array_fill(p_execution, array[v_own]),
-    r_instance operator(pg_catalog.||) pg_catalog.array_fill(p_instance, array[v_kept]),
-    r_node operator(pg_catalog.||) p_nodes[1:v_kept],
-    r_result operator(pg_catalog.||) pg_catalog.array_fill(v_result, array[v_kept]),
-    e_instance => case when p_end then array[p_instance] else '{}' end,
-    e_status => case when p_end then array['completed'] else '{}' end,
-    e_output => case when p_end then array[null::text] else '{}' end,
-    s_instance => case when s_number is null then '{}' else array[p_instance] end,
-    s_number => case when s_number is null then '{}' else array[s_number] end,
-    s_state => case when s_number is null then '{}' else array[s_state] end,
-    s_wake => case when s_number is null then '{}' else array[null::float8] end,
-    s_signals => case when s_number is null then '{}' else array[null::text] end,
-    x_signal => x_signal
-  );
-  if pg_catalog.cardinality(v_held) = 0 then
+  if s_number is not null or pg_catalog.cardinality(w_node) operator(pg_catalog.+) pg_catalog.cardinality(x_signal) operator(pg_catalog.>) 0 then
+    perform df._checkpoint(
+      array[p_instance], array[p_token], w_instance, w_node, w_status, w_result, w_execution, r_instance, r_node, r_result,
+      s_instance => case when s_number is null then '{}' else array[p_instance] end,
+      s_number => case when s_number is null then '{}' else array[s_number] end,
+      s_state => case when s_number is null then '{}' else array[s_state] end,
+      s_wake => case when s_number is null then '{}' else array[null::float8] end,
+      s_signals => case when s_number is null then '{}' else array[null::text] end,
+      x_signal => x_signal
+    );
+  end if;
+  v_held := df._complete(p_instance, p_token, p_nodes, v_result, p_keep, p_execution, p_end);
+  if not v_held then
     raise exception 'the claim on instance % is lost', p_instance using errcode = 'PF199';
   end if;
   execute 'close all';
