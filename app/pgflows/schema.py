@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
-from pgmq.install import get_embedded_install_sql
 
 from pgflows import db
 from pgflows.errors import MigrationError, SetupError
@@ -269,7 +268,7 @@ async def _prepare(conn: db.Connection, extension: bool) -> None:
     await _join_run_role(conn)
     await conn.execute(f"grant usage, create on schema pgflows to {RUN_ROLE}")
     if await conn.fetchval("select to_regnamespace('pgmq')") is None:
-        await conn.execute(get_embedded_install_sql())
+        await conn.execute(_pgmq_sql())
 
 
 async def _join_run_role(conn: db.Connection) -> None:
@@ -346,7 +345,7 @@ def print_sql() -> str:
         "create schema if not exists df;",
         f"grant usage, create on schema pgflows to {RUN_ROLE};",
         "-- pgmq, from its official client",
-        get_embedded_install_sql(),
+        _pgmq_sql(),
     ]
     for script in scripts():
         note = (
@@ -367,3 +366,12 @@ def print_sql() -> str:
 
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
+
+
+def _pgmq_sql() -> str:
+    """The official client brings its server side along. It imports a driver that we do not use, so
+    only who installs it waits for that.
+    """
+    from pgmq.install import get_embedded_install_sql
+
+    return str(get_embedded_install_sql())

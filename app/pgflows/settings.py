@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from ipaddress import ip_address
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -91,3 +92,11 @@ def _checked_url(url: str) -> str:
     if split.scheme not in ("http", "https") or not split.hostname:
         raise ValueError(f"{url!r} is no URL: it must begin with http:// or https:// and a host")
     return url
+
+
+def is_loopback(host: str | None) -> bool:
+    """Whether an address is this machine's own; anything unknown is not."""
+    try:
+        return host is not None and ip_address(host).is_loopback
+    except ValueError:
+        return False

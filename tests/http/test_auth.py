@@ -6,7 +6,8 @@ import httpx
 import pytest
 
 from pgflows.http.app import create_app
-from pgflows.http.keys import ApiKeys, is_loopback
+from pgflows.http.keys import ApiKeys
+from pgflows.settings import is_loopback
 from tests.http.conftest import Serve, settings_for
 from tests.http.flows import make_app
 

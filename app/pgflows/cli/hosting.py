@@ -1,4 +1,4 @@
-"""Runs the service or an engine in this process until a signal asks it to end.
+"""Runs the service in this process until a signal asks it to end.
 
 The application's lifespan is entered here and not by the HTTP server: so an error while opening
 comes out as it is, and after a signal the order is the same for all: no new requests, the running
@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import os
-import signal
 import socket
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -20,11 +18,11 @@ import uvicorn
 import uvloop
 from fastapi import FastAPI
 
-from pgflows.engine import open_engine
+from pgflows.cli.process import collect_seldom, on_signals
 from pgflows.errors import SetupError
+from pgflows.http.app import create_app
+from pgflows.registry import WorkflowApp
 from pgflows.settings import Settings
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
@@ -49,23 +47,19 @@ def _reason(error: OSError) -> str:
     return os.strerror(error.errno)
 
 
-def run_service(fastapi: FastAPI, taken: socket.socket, opened: Callable[[], None]) -> None:
+def run_service(
+    app: WorkflowApp,
+    settings: Settings,
+    dsn: str,
+    taken: socket.socket,
+    opened: Callable[[], None],
+    *,
+    with_engine: bool,
+) -> None:
     """Serves until SIGINT or SIGTERM; calls `opened` when requests are answered."""
-    _collect_seldom()
-    uvloop.run(_serve(fastapi, taken, opened))
-
-
-def run_engine(settings: Settings, dsn: str) -> None:
-    """Runs an engine until SIGINT or SIGTERM."""
-    _collect_seldom()
-    uvloop.run(_engine(settings, dsn))
-
-
-def _collect_seldom() -> None:
-    """What was imported stays; the rest is mostly freed by reference counting."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
+    service = create_app(app, settings, dsn=dsn, with_engine=with_engine)
+    collect_seldom()
+    uvloop.run(_serve(service, taken, opened))
 
 
 class _Server(uvicorn.Server):
@@ -97,7 +91,7 @@ async def _serve(fastapi: FastAPI, taken: socket.socket, opened: Callable[[], No
         server.force_exit = server.should_exit
         server.should_exit = True
 
-    _on_signals(end)
+    on_signals(end)
     async with fastapi.router.lifespan_context(fastapi):
         serving = asyncio.create_task(server.serve(sockets=[taken]))
         while not (server.started or serving.done()):  # noqa: ASYNC110 - uvicorn has no event for it
@@ -105,20 +99,3 @@ async def _serve(fastapi: FastAPI, taken: socket.socket, opened: Callable[[], No
         if server.started:
             opened()
         await serving
-
-
-async def _engine(settings: Settings, dsn: str) -> None:
-    async def run() -> None:
-        async with open_engine(settings, dsn=dsn) as running:
-            await running.run()
-
-    task = asyncio.create_task(run())
-    _on_signals(task.cancel)
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
-
-
-def _on_signals(act: Callable[[], object]) -> None:
-    loop = asyncio.get_running_loop()
-    for number in SIGNALS:
-        loop.add_signal_handler(number, act)

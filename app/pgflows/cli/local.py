@@ -1,4 +1,8 @@
-"""The commands that run something here: dev, serve, engine, demo."""
+"""The commands that run something here: dev, serve, engine, demo.
+
+What only a service or an engine needs is imported where one is run: an engine does without the
+service's 30 MB, and commands that ask a service something start at once.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +20,12 @@ from rich.console import Console
 
 from pgflows.cli.database import Dsn, check_connection, require_database
 from pgflows.cli.demo import run_demo, show
-from pgflows.cli.hosting import listener, run_engine, run_service
 from pgflows.errors import ServerError, SetupError
 from pgflows.flow import sample
-from pgflows.http.app import create_app
-from pgflows.http.keys import is_loopback
 from pgflows.registry import WorkflowApp, load_app
 from pgflows.schema import migrate
 from pgflows.server import EmbeddedServer
-from pgflows.settings import Settings
+from pgflows.settings import Settings, is_loopback
 
 console = Console(soft_wrap=True)
 
@@ -60,14 +61,19 @@ def settings_with(**given: object) -> Settings:
 
 def dev(dsn: OwnDsn = None, host: Host = None, port: Port = None) -> None:
     """PostgreSQL, migrations, the service and an engine, all in one."""
+    from pgflows.cli.hosting import listener, run_service
+
     settings = settings_with(dsn=dsn, host=host, port=port)
     _check_exposure(settings)
     app = load_app(settings.app)
     with listener(settings) as taken, _database(settings) as (address, shown):
         settings = settings.model_copy(update={"port": taken.getsockname()[1]})
         asyncio.run(migrate(address, settings))
-        service = create_app(app, settings, dsn=address, with_engine=True)
-        run_service(service, taken, lambda: _welcome(settings, shown, app))
+
+        def opened() -> None:
+            _welcome(settings, shown, app)
+
+        run_service(app, settings, address, taken, opened, with_engine=True)
 
 
 def serve(
@@ -77,6 +83,8 @@ def serve(
     engine: Annotated[bool, typer.Option(help="Run an engine in this process too")] = True,
 ) -> None:
     """The service: control API and steps, on a migrated database."""
+    from pgflows.cli.hosting import listener, run_service
+
     settings = settings_with(dsn=dsn, host=host, port=port)
     _check_exposure(settings)
     app = load_app(settings.app)
@@ -84,12 +92,17 @@ def serve(
     with listener(settings) as taken:
         settings = settings.model_copy(update={"port": taken.getsockname()[1]})
         asyncio.run(check_connection(address))
-        service = create_app(app, settings, dsn=address, with_engine=engine)
-        run_service(service, taken, lambda: console.print(f"pgflows is at {settings.local_url}"))
+
+        def opened() -> None:
+            console.print(f"pgflows is at {settings.local_url}")
+
+        run_service(app, settings, address, taken, opened, with_engine=engine)
 
 
 def engine(dsn: Dsn = None) -> None:
     """An engine as a process of its own; run as many as you like."""
+    from pgflows.cli.process import run_engine
+
     settings = settings_with(dsn=dsn)
     address = require_database(settings)
     asyncio.run(check_connection(address, migrated=True))

@@ -12,9 +12,9 @@ from fastapi import Request
 from fastapi.security import HTTPBearer
 
 from pgflows.errors import Unauthorized
-from pgflows.http.keys import is_loopback
 from pgflows.http.problems import ProblemRoute
 from pgflows.http.service import get_service
+from pgflows.settings import is_loopback
 
 log = logging.getLogger("pgflows.audit")
 bearer = HTTPBearer(auto_error=False, scheme_name="ApiKey", description="One of PGFLOWS_API_KEYS")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hmac
 from collections.abc import Iterable
 from hashlib import sha256
-from ipaddress import ip_address
 
 
 class ApiKeys:
@@ -21,11 +20,3 @@ class ApiKeys:
         """Whether this is one of them; takes as long for every key."""
         digest = sha256(key.encode("utf-8", "surrogatepass")).digest()
         return sum(hmac.compare_digest(digest, known) for known in self._hashes) > 0
-
-
-def is_loopback(host: str | None) -> bool:
-    """Whether an address is this machine's own; anything unknown is not."""
-    try:
-        return host is not None and ip_address(host).is_loopback
-    except ValueError:
-        return False
