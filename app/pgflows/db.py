@@ -31,7 +31,8 @@ LOST = (
     asyncpg.PostgresConnectionError,
     OSError,
 )
-SHUTDOWN = ("57P01", "57P02", "57P03", "53300", "25P03")
+CRASHED = "57P02"  # what the server tells all others when a session's process died
+SHUTDOWN = ("57P01", CRASHED, "57P03", "53300", "25P03")
 
 
 def is_lost(error: BaseException) -> bool:

@@ -38,6 +38,13 @@ begin
   update df.instances i set status = 'failed', updated_at = clock_timestamp() where i.id = p_instance;
 end $$;
 
+-- When the server last came up, perhaps after one of its processes died. Later checkpoints hide that; then nobody who
+-- was last seen before them is blamed for anything.
+create or replace function df._up_since()
+returns timestamptz language sql stable set search_path = pg_catalog, pg_temp as $$
+  select greatest(pg_postmaster_start_time(), (select c.checkpoint_time from pg_control_checkpoint() c))
+$$;
+
 -- Frees what these engines hold; a locked row waits for the next time. p_died: they did not end in order, which one of
 -- their runs may have caused. So a death counts against the runs that the engine had taken within its last minute
 -- and that have come no further since the death before. _claim hands out runs with two deaths or more with care, so
@@ -50,7 +57,7 @@ declare
   v_hopeless text[];
 begin
   with held as materialized (
-    select w.instance_id, w.failures, w.progress, p_died and e.last_seen_at > pg_postmaster_start_time()
+    select w.instance_id, w.failures, w.progress, p_died and e.last_seen_at > df._up_since()
         and w.wake_at > e.last_seen_at - interval '1 min' as blamed,
       w.wake_at > e.last_seen_at - interval '10 s' as young
     from df._work w left join df._worker_epoch e on e.epoch_id = w.owner
@@ -390,12 +397,16 @@ end $$;
 
 -- Gives a claim back, for a moment later. p_reason: it failed on this engine by no fault of a node. After five
 -- such failures without progress, on whatever engines, the run fails with the reason instead of being tried again.
+-- A server that crashed may have forgotten the claim, which was committed asynchronously; it may not forget the failure.
 create or replace function df._release(p_instance text, p_token uuid, p_reason text default null)
 returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_at timestamptz := df._progress(p_instance);
   v_failures integer;
 begin
+  if p_reason is not null then
+    perform set_config('synchronous_commit', 'on', true);
+  end if;
   update df._work w
   set owner = null, token = null, progress = case when p_reason is null then w.progress else v_at end,
     failures = case when p_reason is null then w.failures when w.progress = v_at then w.failures + 1 else 1 end,
@@ -404,7 +415,7 @@ begin
       when w.progress = v_at then interval '1 s' * 2 ^ least(w.failures, 6)
       else interval '1 s'
     end
-  where w.instance_id = p_instance and w.token = p_token
+  where w.instance_id = p_instance and (w.token = p_token or (p_reason is not null and w.owner is null))
   returning w.failures into v_failures;
   if v_failures >= 5 and p_reason is not null then
     perform df._give_up(p_instance, p_reason);

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -94,3 +96,10 @@ async def runs(database: Database) -> AsyncIterator[Runs]:
     await conn.execute(EFFECTS_OF_RUNS)
     yield Runs(conn)
     await conn.close()
+
+
+@pytest.fixture
+def server_directory() -> Iterator[Path]:
+    """For a server of a test's own, which may be killed."""
+    with tempfile.TemporaryDirectory(prefix="pgflows-crash-") as name:
+        yield Path(name)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -182,12 +180,6 @@ async def test_a_failed_run_can_be_revived(deployment: Deployment) -> None:
     assert await deployment.effects(instance, "first#1") == 1
     runs = "select count(*) from pgflows.df_runs where instance_id = $1"
     assert await deployment.conn.fetchval(runs, instance) == 2
-
-
-@pytest.fixture
-def server_directory() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="pgflows-crash-") as name:
-        yield Path(name)
 
 
 async def test_postgresql_crashes_in_the_middle(server_directory: Path, spawn: Spawn) -> None:

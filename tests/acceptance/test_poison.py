@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
+import asyncpg
 import psutil
 import pytest
 from aiohttp import web
 
-from tests.acceptance.runs import Runs, effect
+from pgflows import db
+from pgflows.schema import migrate
+from pgflows.server import EmbeddedServer
+from pgflows.settings import Settings
+from tests.acceptance.runs import EFFECTS, Runs, effect
 from tests.conftest import Database, Process, Spawn, until
 
 # df.start refuses such nodes, so they are damaged afterwards
@@ -21,7 +30,7 @@ SILENT = (
     "where last_seen_at < clock_timestamp() - interval '1.5 s' "
     "and last_seen_at > clock_timestamp() - interval '3 s'"
 )
-UP_FOR_A_WHILE = "select clock_timestamp() - pg_postmaster_start_time() > interval '3.5 s'"
+UP_FOR_A_WHILE = "select clock_timestamp() - df._up_since() > interval '3.5 s'"
 DEAD = "update df._worker_epoch set last_seen_at = clock_timestamp() - interval '3.1 s'"
 
 
@@ -195,3 +204,67 @@ async def test_the_run_that_kills_is_found_among_many(runs: Runs) -> None:
     assert await runs.status(poison) == "failed"
     assert 5 <= deaths <= 10
     assert (await runs.states())["failed"] == 1
+
+
+CRASHING = (
+    "select pid from pg_stat_activity where state = 'active' and query like '%crashes here%' "
+    "and pid <> pg_backend_pid()"
+)
+
+
+async def crash(dsn: str, poison: str) -> bool:
+    """Waits until the statement runs and kills the server's process for it; false if it is over."""
+    conn = await reconnected(dsn)
+    runs = Runs(conn)
+
+    async def found() -> int:
+        await runs.conn.execute(AT_ONCE)
+        ended = await runs.status(poison) == "failed"
+        return -1 if ended else await runs.conn.fetchval(CRASHING)
+
+    pid = await until(found, 30, "the next crash")
+    if pid > 0:
+        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(*db.LOST):
+            await conn.fetchval("select pg_sleep(20)")
+    conn.terminate()
+    return bool(pid > 0)
+
+
+async def reconnected(dsn: str) -> asyncpg.Connection[Any]:
+    async def attempt() -> asyncpg.Connection[Any] | None:
+        with contextlib.suppress(asyncpg.CannotConnectNowError, *db.LOST):
+            return await asyncpg.connect(dsn)
+        return None
+
+    conn: asyncpg.Connection[Any] = await until(attempt, what="the server")
+    return conn
+
+
+@pytest.mark.slow
+async def test_a_statement_that_takes_the_server_down_is_given_up(
+    server_directory: Path, spawn: Spawn
+) -> None:
+    """The server's process for it is killed, as if it had run into a bug of the server."""
+    server = EmbeddedServer(server_directory)
+    dsn = server.start()
+    try:
+        await migrate(dsn, Settings(dsn=dsn))
+        conn = await asyncpg.connect(dsn)
+        await conn.execute(EFFECTS)
+        poison = await Runs(conn).start("df.sql('select pg_sleep(60) /* crashes here */ as n')")
+        # it is under way at every crash until it is let alone
+        good = await Runs(conn).start(f"df.seq('select pg_sleep(1.5) as n', {effect('good')})")
+        await conn.close()
+        spawn("engine", dsn=dsn)
+        crashes = 0
+        while await crash(dsn, poison):
+            crashes += 1
+        runs = Runs(await reconnected(dsn))
+        assert crashes == 5
+        assert "and the server too" in await runs.output(poison)
+        assert await runs.ended(good) == "completed"
+        assert await runs.effects() == ["good"]
+        await runs.conn.close()
+    finally:
+        server.stop("immediate")

@@ -17,6 +17,7 @@ from pgflows import db
 from pgflows.engine.login import Logins, check_run_role
 from pgflows.engine.results import NodeFailed
 from pgflows.engine.session import Session
+from pgflows.engine.suspects import Suspects
 from pgflows.settings import Settings
 
 log = logging.getLogger("pgflows.engine")
@@ -34,9 +35,10 @@ class Engine:
     async def run(self) -> None:
         """Returns only by cancellation; then it gives its runs back."""
         before: uuid.UUID | None = None
+        suspects = Suspects()
         pause = 0.1
         while True:
-            session = Session(self._settings, self._logins, before)
+            session = Session(self._settings, self._logins, before, suspects)
             before = session.id
             try:
                 self._session = session
@@ -49,6 +51,7 @@ class Engine:
                     log.warning(
                         "engine session %s lost the database (%s); opening another", session.id, e
                     )
+            suspects.settle()
             pause = 0.1 if session.lasted > 5 else min(pause * 2, 2.0)
             await asyncio.sleep(pause)
 

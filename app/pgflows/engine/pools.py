@@ -165,7 +165,8 @@ class RolePool:
 class Session:
     """A node connection.
 
-    `soiled`: its last node may have left anything in it; `may_lock`: locks of its own account only.
+    `soiled`: its last node may have left anything in it; `may_lock`: locks of its own account only;
+    `bystander`: the server ended it because another session's process died.
     """
 
     def __init__(self, conn: asyncpg.Connection[Any]) -> None:
@@ -173,7 +174,12 @@ class Session:
         self.since = 0.0
         self.soiled = True
         self.may_lock = False
+        self.bystander = False
         self._once: PreparedStatement[Any] | None = None
+        conn.add_log_listener(self._on_notice)
+
+    def _on_notice(self, _conn: Any, message: Any) -> None:
+        self.bystander |= message.sqlstate == db.CRASHED
 
     async def once(self, *args: Any) -> Any:
         """df._once, prepared; it leaves nothing behind but locks, also where it fails."""

@@ -29,6 +29,7 @@ from pgflows.engine.outbound import Outbound
 from pgflows.engine.results import Result
 from pgflows.engine.run import Claim, Run
 from pgflows.engine.statements import SessionEnded, Statement, Statements
+from pgflows.engine.suspects import Suspects
 from pgflows.engine.targets import Targets
 from pgflows.settings import Settings
 from pgflows.testing import crash_point
@@ -44,9 +45,16 @@ PRUNE_SECONDS, PRUNE_MOST = 60.0, 200
 class Session:
     """One life of an engine with the database; implements what a run needs (`run.Services`)."""
 
-    def __init__(self, settings: Settings, logins: Logins, before: uuid.UUID | None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        logins: Logins,
+        before: uuid.UUID | None,
+        suspects: Suspects,
+    ) -> None:
         self.id = uuid.uuid4()
         self._before = before
+        self._suspects = suspects
         self._settings = settings
         self._logins = logins
         self._targets = Targets(settings.http_targets)
@@ -82,6 +90,7 @@ class Session:
             self._outbound = Outbound(self._targets, self._settings.http_max_response)
             stack.push_async_callback(self._outbound.close)
             stack.push_async_callback(self._statements.close)
+            await self._suspects.tell(self._claims.release)
             await self._claims.open(self._before)
             self._opened = time.monotonic()
             await control.add_listener("df_work", lambda *_: self._wake.set())
@@ -112,6 +121,7 @@ class Session:
             | db.BY_KEY
             | settings
         )
+        conn.add_log_listener(self._suspects.on_notice)
         stack.callback(conn.terminate)
         return conn
 
@@ -121,6 +131,7 @@ class Session:
             server_settings={"application_name": "pgflows lane", "df.in_workflow": "true"}
             | db.BY_KEY,
         )
+        conn.add_log_listener(self._suspects.on_notice)
         stack.callback(conn.terminate)
         return conn
 
@@ -236,11 +247,14 @@ class Session:
                 reason = f"the engine failed on this instance: {type(e).__name__}: {e}"
             elif isinstance(e, SessionEnded):
                 log.warning("instance %s: %s", run.instance, e)
-                reason = str(e)
+                reason = None if e.bystander else str(e)
+                if e.silent:
+                    self._suspects.add(run.instance, run.claim.token, f"{e}, and the server too")
             else:
                 log.info("instance %s is given back: %s", run.instance, e)
         try:
             await self._claims.release(run.instance, run.claim.token, reason)
+            self._suspects.drop(run.instance)
         except Exception as e:
             log.warning("instance %s could not be given back: %s", run.instance, e)
 

@@ -36,7 +36,16 @@ CLAIM_LOST, UNWRAPPABLE = "PF199", ("42", "0A")
 
 
 class SessionEnded(ConnectionError):
-    """The session ended in the middle of a node's statement, perhaps because of it."""
+    """The session ended in the middle of a node's statement, perhaps because of it.
+
+    `silent`: without a word of the server, as when its process died; `bystander`: because another
+    session's process died.
+    """
+
+    def __init__(self, error: Exception, *, silent: bool, bystander: bool) -> None:
+        super().__init__(f"the session of its statement ended: {error}")
+        self.silent = silent
+        self.bystander = bystander
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +83,11 @@ class Statements:
                 return await _persistent(lambda: self._exactly_once(session, statement))
             except asyncpg.PostgresError as e:
                 if e.sqlstate not in OWN_TRANSACTION:
-                    raise _failed(e) from None
+                    raise _failed(e, session) from None
             try:
                 result, _ = await _fetch(await session.bare(), statement.text)
             except asyncpg.PostgresError as e:
-                raise _failed(e) from None
+                raise _failed(e, session) from None
             await _checkpoint(session.conn, statement, result)
             return result
 
@@ -93,7 +102,7 @@ class Statements:
                 conn = await session.bare()
                 result, _ = await _persistent(lambda: _fetch(conn, text))
             except asyncpg.PostgresError as e:
-                raise _failed(e) from None
+                raise _failed(e, session) from None
             return result
 
     def crowded(self, enough: int) -> bool:
@@ -168,10 +177,11 @@ async def _persistent(attempt: Callable[[], Awaitable[T]]) -> T:
     return await attempt()
 
 
-def _failed(error: asyncpg.PostgresError) -> NodeFailed | SessionEnded:
+def _failed(error: asyncpg.PostgresError, session: Session) -> NodeFailed | SessionEnded:
     """What a node's error is to its run: the node's failure, or a session that was lost."""
     if _lost(error):
-        return SessionEnded(f"the session of its statement ended: {error}")
+        silent = isinstance(error, asyncpg.PostgresConnectionError) and not session.bystander
+        return SessionEnded(error, silent=silent, bystander=session.bystander)
     text = f"SQL execution failed: error returned from database: {error.args[0]}"
     return NodeFailed(text, error.sqlstate)
 
