@@ -22,6 +22,7 @@ from pgflows.messages import (
     CancelRequest,
     History,
     Instance,
+    InstanceCount,
     InstancePage,
     Started,
     StartRequest,
@@ -189,6 +190,12 @@ async def stats(pool: Pool, *, totals: bool = True) -> Stats:
     document = await _value(pool, "select pgflows.stats($1)", totals)
     pool_stats = {"size": pool.get_size(), "idle": pool.get_idle_size()}
     return Stats.model_validate(document | {"pool": pool_stats})
+
+
+async def ended_counts(pool: Pool) -> list[InstanceCount]:
+    """How many instances ended, by workflow and status; it counts all that are kept."""
+    counts = await _value(pool, "select pgflows.ended_counts()")
+    return [InstanceCount.model_validate(c) for c in counts]
 
 
 async def live_engines(pool: Pool) -> int:

@@ -334,7 +334,7 @@ class PoolStats(BaseModel):
 
 
 class Stats(BaseModel):
-    """The figures behind /metrics. Completed instances are in `df` only, as a total."""
+    """The figures behind /metrics, with the instances that ended as well."""
 
     instances: list[InstanceCount]
     df: dict[str, Any] | None = Field(description="df.metrics()")

@@ -281,29 +281,41 @@ exception when insufficient_privilege or undefined_function then
   return null;
 end $$;
 
--- Instances by workflow and status: pending and running exactly, failed and cancelled among the newest 10 000 of each.
--- Completed ones are not counted by workflow: df.metrics has their total. It counts all of df.instances, so a
--- scrape every few seconds does without it (p_totals false).
+-- Instances that are open, by workflow and status. What is open is few, and has an index.
+create or replace function pgflows.open_counts()
+returns jsonb language sql stable set search_path = pg_catalog, pg_temp as $$
+  select coalesce(jsonb_agg(jsonb_build_object('workflow', c.workflow, 'status', c.status, 'count', c.n)
+    order by c.workflow, c.status), '[]')
+  from (
+    select i.workflow, i.status, count(*) n from pgflows.instances i
+    where i.status in ('pending', 'running') and i.status <> 'completed' group by i.workflow, i.status
+  ) c
+$$;
+
+-- Instances that ended, by workflow and status. It counts all that are kept, from indexes alone: who asks often keeps
+-- the answer for a while.
+create or replace function pgflows.ended_counts()
+returns jsonb language sql stable set search_path = pg_catalog, pg_temp as $$
+  with others as (
+    select i.workflow, i.status, count(*) n from pgflows.instances i where i.status <> 'completed' group by i.workflow, i.status
+  ), whole as (
+    select i.workflow, count(*) - coalesce((select sum(o.n) from others o where o.workflow = i.workflow), 0) as n
+    from pgflows.instances i group by i.workflow
+  ), counts as (
+    select o.workflow, o.status, o.n from others o where o.status in ('failed', 'cancelled')
+    union all
+    select w.workflow, 'completed', w.n from whole w where w.n > 0
+  )
+  select coalesce(jsonb_agg(jsonb_build_object('workflow', c.workflow, 'status', c.status, 'count', c.n)
+    order by c.workflow, c.status), '[]')
+  from counts c
+$$;
+
+-- The figures of a scrape every few seconds; p_totals adds what counts all instances.
 create or replace function pgflows.stats(p_totals boolean default true)
 returns jsonb language sql stable set search_path = pg_catalog, pg_temp as $$
   select jsonb_build_object(
-    'instances', coalesce((
-      select jsonb_agg(jsonb_build_object('workflow', c.workflow, 'status', c.status, 'count', c.n) order by c.workflow, c.status)
-      from (
-        select counted.workflow, counted.status, count(*) n
-        from (
-          select i.workflow, i.status from pgflows.instances i
-          where i.status in ('pending', 'running')
-          union all
-          (select i.workflow, i.status from pgflows.instances i
-          where i.status = 'failed' and i.status <> 'completed' order by i.instance_id desc limit 10000)
-          union all
-          (select i.workflow, i.status from pgflows.instances i
-          where i.status = 'cancelled' and i.status <> 'completed' order by i.instance_id desc limit 10000)
-        ) counted
-        group by counted.workflow, counted.status
-      ) c
-    ), '[]'),
+    'instances', pgflows.open_counts() || case when p_totals then pgflows.ended_counts() else '[]' end,
     'df', case when p_totals then pgflows._df_stats() end,
     'engine', pgflows._engine_stats(),
     'queues', pgflows._queue_stats()
@@ -325,5 +337,5 @@ revoke all on function
   pgflows.history(text), pgflows.cancel_instance(text, text),
   pgflows._workflow_document(pgflows.workflows), pgflows.list_workflows(), pgflows.get_workflow(text),
   pgflows.workflow_checksum(text, text), pgflows._engine_stats(), pgflows._queue_stats(), pgflows._df_stats(),
-  pgflows.stats(boolean), pgflows.live_engines()
+  pgflows.open_counts(), pgflows.ended_counts(), pgflows.stats(boolean), pgflows.live_engines()
 from public;

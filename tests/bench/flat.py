@@ -11,6 +11,7 @@ from typing import Any
 import asyncpg
 from rich.console import Console
 
+from pgflows import db
 from tests.bench.harness import NOTHING_LEFT, ORDER, TWO, WORKFLOW, deployment, report, until_true
 from tests.bench.steps import START, latencies
 
@@ -118,6 +119,8 @@ async def run(dsn: str, options: argparse.Namespace) -> None:
         await fill(conn, filled, finished)
         filled = finished
         report([await measure(conn, dsn, finished)], f"among {finished:,} finished instances")
+    await conn.close()
+    conn = await asyncpg.connect(dsn, server_settings=db.BY_KEY)  # as an engine's sessions
     out = Console(width=140)
     for name, query in PLANS.items():
         out.print(f"\n[bold]{name}[/bold]")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncpg
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from pgflows.client import Client
+from tests.conftest import Database
 
+INSTANCES = "pgflows_instances"
 ORDER = {"order_id": "ORD-1", "amount": 1}
 
 
@@ -31,6 +34,29 @@ async def test_metrics_count_live_instances_by_workflow_and_status(
     assert found[("pgflows_database_up", frozenset())] == 1
     assert found[("pgflows_engines_live", frozenset())] == 0
     assert found[("pgflows_engine_lag_seconds", frozenset())] > 0
+
+
+async def test_metrics_count_what_ended_by_workflow_and_status(
+    http: httpx.AsyncClient, database: Database
+) -> None:
+    conn = await asyncpg.connect(database.dsn)
+    await conn.execute(
+        "insert into pgflows.instances (instance_id, workflow, version, status, input, started_by) "
+        "select pgflows.uuid7(), w, '1', s, '{}', 'x' from (values ('a', 'completed', 3), "
+        "('a', 'failed', 2), ('a', 'running', 1), ('b', 'cancelled', 1)) v(w, s, n), "
+        "generate_series(1, n)"
+    )
+    await conn.close()
+    found = samples((await http.get("/metrics")).text)
+    counts = {tuple(sorted(dict(k).values())): v for (n, k), v in found.items() if n == INSTANCES}
+    assert counts == {
+        ("a", "completed"): 3,
+        ("a", "failed"): 2,
+        ("a", "running"): 1,
+        ("b", "cancelled"): 1,
+    }
+    stats = (await http.get("/stats")).json()["instances"]
+    assert {(c["workflow"], c["status"]): c["count"] for c in stats} == counts
 
 
 async def test_stats_tell_the_same_as_json(http: httpx.AsyncClient) -> None:

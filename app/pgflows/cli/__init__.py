@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
 from enum import StrEnum
 from importlib.metadata import version
 from typing import Annotated
@@ -15,6 +17,10 @@ from rich.console import Console
 
 from pgflows.cli import local, maintenance, remote
 from pgflows.errors import PgflowsError
+from pgflows.settings import Settings
+
+log = logging.getLogger("pgflows.cli")
+OTHER_VARIABLES = {"PGFLOWS_LOG_LEVEL", "PGFLOWS_URL", "PGFLOWS_API_KEY"}
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -52,6 +58,17 @@ def _options(
     )
     if log_level is not LogLevel.DEBUG:
         logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for every request
+    for name, meant in misspelt(os.environ):
+        log.warning("%s is no setting and does nothing; did you mean %s?", name, meant)
+
+
+def misspelt(environment: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Variables that look like a setting of ours but for a letter or two, and that setting."""
+    known = {f"PGFLOWS_{field.upper()}" for field in Settings.model_fields} | OTHER_VARIABLES
+    for name in sorted(environment):
+        if name.startswith("PGFLOWS_") and name not in known:
+            for meant in get_close_matches(name, known, 1, 0.85):
+                yield name, meant
 
 
 local.register(app)
