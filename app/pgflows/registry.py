@@ -12,6 +12,7 @@ import os
 import pkgutil
 import re
 import sys
+import traceback
 from collections.abc import Awaitable, Callable
 from types import FrameType, FunctionType, ModuleType
 from typing import Any, Protocol, overload
@@ -28,7 +29,7 @@ from pgflows.definitions import (
     WorkflowContext,
     call_timeout,
 )
-from pgflows.errors import DefinitionError, SetupError
+from pgflows.errors import DefinitionError, PgflowsError, SetupError
 from pgflows.settings import Settings
 from pgflows.signature import Signature
 
@@ -224,6 +225,15 @@ def _import(name: str) -> ModuleType:
         raise SetupError(f"{name} cannot be imported: {error}") from error
     except (ImportError, SyntaxError) as error:
         raise SetupError(f"{name} cannot be imported: {error}") from error
+    except PgflowsError:
+        raise
+    except Exception as error:  # whatever the module's own code raises
+        frames = traceback.extract_tb(error.__traceback__)
+        ours = [f for f in frames if f.filename.startswith(os.getcwd())] or frames
+        raise SetupError(
+            f"{name} cannot be imported: {type(error).__name__}: {error} "
+            f"({ours[-1].filename}, line {ours[-1].lineno})"
+        ) from error
 
 
 def _modules_below(module: ModuleType) -> list[str]:

@@ -388,12 +388,15 @@ def test_an_app_is_loaded_with_all_modules_of_its_package(package: Path) -> None
         ("shop:number", "has no WorkflowApp called 'number'"),
         ("broken:app", "broken cannot be imported: No module named 'not_installed'"),
         ("invalid:app", "invalid cannot be imported: "),
+        ("failing:app", "failing cannot be imported: ValueError: Invalid isoformat string: 'x' ("),
+        ("failing:app", "failing.py, line 2)"),
     ],
 )
 def test_an_app_that_is_not_there_is_a_clear_error(package: Path, path: str, message: str) -> None:
     module(package, "shop/__init__.py", "number = 1\n")
     module(package, "broken.py", "import not_installed\n")
     module(package, "invalid.py", "def\n")
+    module(package, "failing.py", "import datetime\ndatetime.date.fromisoformat('x')\n")
     with pytest.raises(SetupError) as caught:
         load_app(path)
     assert message in str(caught.value)
