@@ -131,7 +131,6 @@ begin
   elsif v_workflow.template is not null then
     v_df_id := df._start_prepared(v_workflow.template, coalesce(p_label, p_workflow), v_run_role);
     insert into pgflows.df_runs (df_id, instance_id, n, submitted_by) values (v_df_id, _open.instance_id, 1, v_run_role);
-    insert into pgflows.frames (df_id, frame, seq, env) values (v_df_id, 'main', 0, jsonb_build_object('@in', p_input));
     graph := null;
   end if;
   return next;
@@ -141,9 +140,7 @@ create or replace function pgflows._link(p_instance_id uuid, p_df_id text, p_sub
 returns void language sql security definer set search_path = pg_catalog, pg_temp as $$
   insert into pgflows.df_runs (df_id, instance_id, n, submitted_by)
   select p_df_id, p_instance_id, coalesce(max(r.n), 0) + 1, quote_ident(p_submitted_by)::regrole
-  from pgflows.df_runs r where r.instance_id = p_instance_id;
-  insert into pgflows.frames (df_id, frame, seq, env)
-  select p_df_id, 'main', 0, jsonb_build_object('@in', i.input) from pgflows.instances i where i.instance_id = p_instance_id;
+  from pgflows.df_runs r where r.instance_id = p_instance_id
 $$;
 
 create or replace function pgflows.revive(p_instance_id uuid)

@@ -1,5 +1,5 @@
 -- What a compiled graph calls, as pgflows_run. A run's variables live in pgflows.frames; only the number of a
--- strand's version travels through the graph.
+-- strand's version travels through the graph. Version 0 of the first strand, main, is the input and has no row.
 --   take     the strand's variables after node p_seq, with the outcomes of the steps it waited for taken in
 --   put      writes the strand's next version, opens the ledger rows of the steps to call, signs the calls
 --   finish   takes the run's output
@@ -33,6 +33,9 @@ declare
   v_failure jsonb;
   v_error jsonb;
 begin
+  if p_seq = 0 and p_frame = 'main' then  -- where a run begins, with its input
+    return (select jsonb_build_object('@in', i.input) from pgflows.instances i where i.instance_id = v_instance);
+  end if;
   select f.env into v_before from pgflows.frames f where f.df_id = p_df_id and f.frame = p_frame and f.seq = p_seq;
   if not found then
     raise exception 'run % has no state % of strand %', p_df_id, p_seq, p_frame using errcode = 'PF003';
