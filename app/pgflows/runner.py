@@ -45,7 +45,7 @@ __all__ = ["Runner", "StepCall", "StepOutcome"]
 
 log = logging.getLogger("pgflows.step")
 
-MARGIN_SECONDS = 5.0
+MARGIN_SECONDS, PLACE_SECONDS = 5.0, 1.0
 FIRST_LOOK, LAST_LOOK = 0.02, 0.5
 LARGEST_OUTPUT = 8 * 1024 * 1024
 NO_HEADERS: Mapping[str, str] = {}
@@ -99,6 +99,7 @@ class Runner:
         self._ledger = ledger
         self._settings = settings
         self._running: dict[tuple[str, str], asyncio.Task[StepOutcome]] = {}
+        self._places = asyncio.Semaphore(settings.step_concurrency)
         self._threads = ThreadPoolExecutor(settings.step_concurrency, "pgflows-step")
 
     async def __aenter__(self) -> Self:
@@ -125,23 +126,38 @@ class Runner:
     async def run_step(self, call: StepCall) -> StepOutcome:
         """Answers a verified call of a known step. A caller that goes away stops nothing."""
         step = self._app.steps[call.step]
-        budget = call_timeout(self._app.step_timeout(step)) - MARGIN_SECONDS
+        deadline = time.monotonic() + call_timeout(self._app.step_timeout(step)) - MARGIN_SECONDS
         key = (call.df_id, call.step_key)
         task = self._running.get(key)
         if task is None:
-            if len(self._running) >= self._settings.step_concurrency:
+            if not await self._place():
                 return _later(1.0, "this service runs as many steps as it may")
-            deadline = time.monotonic() + budget
-            task = asyncio.create_task(self._serve(step, call, deadline))
-            self._running[key] = task
-            task.add_done_callback(lambda done: self._ended(key, done))
-        await asyncio.wait([task], timeout=budget)
+            task = self._running.get(key)
+            if task is not None:
+                self._places.release()  # another call began it meanwhile
+            else:
+                task = asyncio.create_task(self._serve(step, call, deadline))
+                self._running[key] = task
+                task.add_done_callback(lambda done: self._ended(key, done))
+        await asyncio.wait([task], timeout=deadline - time.monotonic())
         if task.cancelled():
             raise ServiceUnavailable("this service is shutting down")
         return task.result() if task.done() else STILL_RUNNING
 
+    async def _place(self) -> bool:
+        """Waits a moment for one of the steps that run to end; short ones are not worth a refusal,
+        which costs the caller a second.
+        """
+        try:
+            async with asyncio.timeout(PLACE_SECONDS if self._places.locked() else None):
+                await self._places.acquire()
+        except TimeoutError:
+            return False
+        return True
+
     def _ended(self, key: tuple[str, str], task: asyncio.Task[StepOutcome]) -> None:
         del self._running[key]
+        self._places.release()
         if not task.cancelled():
             task.exception()  # looked at: the caller may have gone away
 

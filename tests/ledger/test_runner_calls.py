@@ -165,6 +165,21 @@ async def test_a_service_at_its_limit_says_when_to_come_again(
         assert (await runner.run_step(second)).status == 200
 
 
+async def test_a_place_that_becomes_free_soon_is_waited_for(
+    books: Books, database: Any, steps: Steps
+) -> None:
+    held = Held()
+    steps.add(held)
+    one, two, three = await books.ask(await books.start(), "work#1", "work#2", "work#3")
+    async with running(database, steps, step_concurrency=1) as (runner, _):
+        calls = [asyncio.create_task(runner.run_step(c)) for c in (one, two, two, three)]
+        await held.begun.wait()
+        held.end.set()
+        assert [outcome.status for outcome in await asyncio.gather(*calls)] == [200] * 4
+    for call in (one, two, three):
+        assert await books.attempts(call) == [(1, None)]
+
+
 async def test_a_cancelled_instance_is_gone(books: Books, runner: Runner, steps: Steps) -> None:
     async def act(ctx: StepContext, input: Given) -> Got:
         await books.owner.execute("select df.cancel($1)", call.df_id)
