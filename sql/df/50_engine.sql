@@ -41,9 +41,12 @@ end $$;
 -- When the server last came up, perhaps after one of its processes died. Later checkpoints hide that; then nobody who
 -- was last seen before them is blamed for anything.
 create or replace function df._up_since()
-returns timestamptz language sql stable set search_path = pg_catalog, pg_temp as $$
-  select greatest(pg_postmaster_start_time(), (select c.checkpoint_time from pg_control_checkpoint() c))
-$$;
+returns timestamptz language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+  return greatest(pg_postmaster_start_time(), (select c.checkpoint_time from pg_control_checkpoint() c));
+exception when insufficient_privilege then
+  return pg_postmaster_start_time();  -- some hosts keep it to themselves
+end $$;
 
 -- Frees what these engines hold; a locked row waits for the next time. p_died: they did not end in order, which one of
 -- their runs may have caused. So a death counts against the runs that the engine had taken within its last minute
@@ -53,11 +56,12 @@ $$;
 create or replace function df._free(p_engines uuid[], p_died boolean default false)
 returns integer language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
+  v_up timestamptz := case when p_died then df._up_since() end;
   v_freed integer;
   v_hopeless text[];
 begin
   with held as materialized (
-    select w.instance_id, w.failures, w.progress, p_died and e.last_seen_at > df._up_since()
+    select w.instance_id, w.failures, w.progress, p_died and e.last_seen_at > v_up
         and w.wake_at > e.last_seen_at - interval '1 min' as blamed,
       w.wake_at > e.last_seen_at - interval '10 s' as young
     from df._work w left join df._worker_epoch e on e.epoch_id = w.owner
@@ -397,7 +401,8 @@ end $$;
 
 -- Gives a claim back, for a moment later. p_reason: it failed on this engine by no fault of a node. After five
 -- such failures without progress, on whatever engines, the run fails with the reason instead of being tried again.
--- A server that crashed may have forgotten the claim, which was committed asynchronously; it may not forget the failure.
+-- A server that crashed may have forgotten the claim, which was committed asynchronously; it may not forget the failure,
+-- and counts it once for a claim.
 create or replace function df._release(p_instance text, p_token uuid, p_reason text default null)
 returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -408,14 +413,16 @@ begin
     perform set_config('synchronous_commit', 'on', true);
   end if;
   update df._work w
-  set owner = null, token = null, progress = case when p_reason is null then w.progress else v_at end,
+  set owner = null, token = null, blamed = case when p_reason is null then w.blamed else p_token end,
+    progress = case when p_reason is null then w.progress else v_at end,
     failures = case when p_reason is null then w.failures when w.progress = v_at then w.failures + 1 else 1 end,
     wake_at = clock_timestamp() + case
       when p_reason is null then interval '0.5 s'
       when w.progress = v_at then interval '1 s' * 2 ^ least(w.failures, 6)
       else interval '1 s'
     end
-  where w.instance_id = p_instance and (w.token = p_token or (p_reason is not null and w.owner is null))
+  where w.instance_id = p_instance
+    and (w.token = p_token or (p_reason is not null and w.owner is null and w.blamed is distinct from p_token))
   returning w.failures into v_failures;
   if v_failures >= 5 and p_reason is not null then
     perform df._give_up(p_instance, p_reason);
