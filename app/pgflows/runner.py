@@ -133,21 +133,19 @@ class Runner:
             if not await self._place():
                 return _later(1.0, "this service runs as many steps as it may")
             task = self._running.get(key)
-            if task is not None:
-                self._places.release()  # another call began it meanwhile
-            else:
+            if task is None:
                 task = asyncio.create_task(self._serve(step, call, deadline))
                 self._running[key] = task
                 task.add_done_callback(lambda done: self._ended(key, done))
+            else:
+                self._places.release()  # another call began it meanwhile
         await asyncio.wait([task], timeout=deadline - time.monotonic())
         if task.cancelled():
             raise ServiceUnavailable("this service is shutting down")
         return task.result() if task.done() else STILL_RUNNING
 
     async def _place(self) -> bool:
-        """Waits a moment for one of the steps that run to end; short ones are not worth a refusal,
-        which costs the caller a second.
-        """
+        """Waits a moment for a step to end: a refusal would cost the caller a whole second."""
         try:
             async with asyncio.timeout(PLACE_SECONDS if self._places.locked() else None):
                 await self._places.acquire()

@@ -172,4 +172,4 @@ async def test_a_session_keeps_no_lock_while_it_is_idle(
         ] * 2:
             instance = await owner.fetchval("select df.start($1)", text)
             await finished(owner, instance)
-            await until(lambda: owner.fetchval(held), what="the lock of an idle session")
+            assert await until(lambda: owner.fetchval(held), what="the lock of an idle session")

@@ -129,15 +129,15 @@ class Books:
         """Returns when a session of that name waits for a lock."""
         await self._until(BLOCKED, name, what=f"a session {name!r} that waits for a lock")
 
-    async def until_services(self, n: int) -> None:
-        """Returns when so many services hold the lock that says that they live."""
-        await self._until(SERVICES, n, what=f"{n} services alive")
+    async def until_services(self, n: int) -> bool:
+        """True as soon as so many services hold the lock that says that they live."""
+        return await self._until(SERVICES, n, what=f"{n} services alive")
 
-    async def _until(self, question: str, argument: Any, what: str) -> None:
+    async def _until(self, question: str, argument: Any, what: str) -> bool:
         # by a session of its own: the owner's may be the one that waits, or hold a snapshot
         conn = await asyncpg.connect(self.database.admin_dsn)
         try:
-            await until(lambda: conn.fetchval(question, argument), what=what)
+            return bool(await until(lambda: conn.fetchval(question, argument), what=what))
         finally:
             await conn.close()
 

@@ -205,5 +205,5 @@ async def test_unknown_keys_are_looked_up_at_most_once_a_second(
 
 async def test_a_closed_ledger_holds_no_lock(books: Books) -> None:
     async with Ledger.open(books.database.dsn, "http://x"):
-        await books.until_services(1)
-    await books.until_services(0)
+        assert await books.until_services(1)
+    assert await books.until_services(0)
