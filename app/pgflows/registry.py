@@ -229,7 +229,8 @@ def _import(name: str) -> ModuleType:
         raise
     except Exception as error:  # whatever the module's own code raises
         frames = traceback.extract_tb(error.__traceback__)
-        ours = [f for f in frames if f.filename.startswith(os.getcwd())] or frames
+        here = [f for f in frames if f.filename.startswith(os.getcwd())]
+        ours = [f for f in here if "site-packages" not in f.filename] or frames
         raise SetupError(
             f"{name} cannot be imported: {type(error).__name__}: {error} "
             f"({ours[-1].filename}, line {ours[-1].lineno})"

@@ -4,6 +4,8 @@
 --   _claim, _load, _load_template             take free instances and read what is needed to run them
 --   _checkpoint                               write node results, ends, parked waits of many instances
 --   _run                                      run compiled nodes of many instances, checkpoints included
+--   _once, _complete                          run one user's node, checkpoint included
+--   _release                                  give a claim back, and count what went wrong
 -- Lock order everywhere: df._work by instance_id, then df.instances, then df.nodes.
 
 create or replace function df._open_engine(p_engine uuid, p_before uuid default null)
@@ -432,7 +434,8 @@ begin
 end $$;
 
 -- What _checkpoint does where some nodes of one instance complete with one result, and the instance perhaps with them:
--- false where the claim does not hold. It is called once a node, and each statement and expression of it counts.
+-- false where the claim does not hold. It is called once a node, and each statement and expression of it counts. Any role
+-- may call it, as _checkpoint: without the token it does nothing.
 create or replace function df._complete(
   p_instance text, p_token uuid, p_nodes text[], p_result text, p_keep boolean, p_execution text, p_end boolean
 ) returns boolean language plpgsql security definer

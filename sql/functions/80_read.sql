@@ -4,7 +4,7 @@
 --   has_ended                                  asked again and again by a caller that waits for the end
 --   cancel_instance                            POST /instances/{id}/cancel
 --   list_workflows, get_workflow               GET /workflows…
---   stats                                      GET /metrics and /stats; what a scrape counts is bounded
+--   stats, open_counts, ended_counts           GET /metrics and /stats; a scrape keeps what counts all that ended
 --   live_engines                               GET /readyz
 -- Answers are jsonb documents, so that one statement is one answer. All of it is for the owner alone.
 -- The df schema may be the extension's: what only the embedded engine has is looked for before it is used.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,9 @@ from typing import Any
 import asyncpg
 import pytest
 
+from pgflows.schema import migrate
+from pgflows.server import EmbeddedServer
+from pgflows.settings import Settings
 from tests.acceptance.runs import EFFECTS as EFFECTS_OF_RUNS
 from tests.acceptance.runs import Runs
 from tests.conftest import Database, Process, Spawn, free_port, until
@@ -99,7 +102,13 @@ async def runs(database: Database) -> AsyncIterator[Runs]:
 
 
 @pytest.fixture
-def server_directory() -> Iterator[Path]:
-    """For a server of a test's own, which may be killed."""
+async def own_server() -> AsyncIterator[EmbeddedServer]:
+    """A migrated server of a test's own, which may be killed."""
     with tempfile.TemporaryDirectory(prefix="pgflows-crash-") as name:
-        yield Path(name)
+        server = EmbeddedServer(Path(name))
+        dsn = server.start()
+        try:
+            await migrate(dsn, Settings(dsn=dsn))
+            yield server
+        finally:
+            server.stop("immediate")

@@ -6,16 +6,13 @@ import asyncio
 import json
 import signal
 import time
-from pathlib import Path
 from typing import Any
 
 import asyncpg
 import httpx
 import pytest
 
-from pgflows.schema import migrate
 from pgflows.server import EmbeddedServer
-from pgflows.settings import Settings
 from tests.acceptance.conftest import EFFECTS, Deployment
 from tests.conftest import Spawn, free_port, until
 
@@ -182,24 +179,19 @@ async def test_a_failed_run_can_be_revived(deployment: Deployment) -> None:
     assert await deployment.conn.fetchval(runs, instance) == 2
 
 
-async def test_postgresql_crashes_in_the_middle(server_directory: Path, spawn: Spawn) -> None:
-    server = EmbeddedServer(server_directory)
-    dsn = server.start()
-    try:
-        await migrate(dsn, Settings(dsn=dsn))
-        conn = await asyncpg.connect(dsn)
-        await conn.execute(EFFECTS)
-        deployment = Deployment(spawn, dsn, conn, free_port())
-        deployment.service()
-        deployment.engine()
-        instances = [await deployment.start(seconds=0.5) for _ in range(30)]
-        await until(lambda: deployment.effects(instances[3], "second#1"), what="work in progress")
-        await conn.close()
-        await asyncio.to_thread(server.restart, "immediate")
-        deployment.conn = conn = await asyncpg.connect(dsn)
-        assert await all_end(deployment, instances) == {"completed"}
-        for instance in instances:
-            await deployment.assert_recorded_once(instance)
-        await conn.close()
-    finally:
-        server.stop("immediate")
+async def test_postgresql_crashes_in_the_middle(own_server: EmbeddedServer, spawn: Spawn) -> None:
+    dsn = own_server.socket_dsn()
+    conn = await asyncpg.connect(dsn)
+    await conn.execute(EFFECTS)
+    deployment = Deployment(spawn, dsn, conn, free_port())
+    deployment.service()
+    deployment.engine()
+    instances = [await deployment.start(seconds=0.5) for _ in range(30)]
+    await until(lambda: deployment.effects(instances[3], "second#1"), what="work in progress")
+    await conn.close()
+    await asyncio.to_thread(own_server.restart, "immediate")
+    deployment.conn = conn = await asyncpg.connect(dsn)
+    assert await all_end(deployment, instances) == {"completed"}
+    for instance in instances:
+        await deployment.assert_recorded_once(instance)
+    await conn.close()

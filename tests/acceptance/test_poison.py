@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -15,9 +14,7 @@ import pytest
 from aiohttp import web
 
 from pgflows import db
-from pgflows.schema import migrate
 from pgflows.server import EmbeddedServer
-from pgflows.settings import Settings
 from tests.acceptance.runs import EFFECTS, Runs, effect
 from tests.conftest import Database, Process, Spawn, until
 
@@ -243,28 +240,23 @@ async def reconnected(dsn: str) -> asyncpg.Connection[Any]:
 
 @pytest.mark.slow
 async def test_a_statement_that_takes_the_server_down_is_given_up(
-    server_directory: Path, spawn: Spawn
+    own_server: EmbeddedServer, spawn: Spawn
 ) -> None:
     """The server's process for it is killed, as if it had run into a bug of the server."""
-    server = EmbeddedServer(server_directory)
-    dsn = server.start()
-    try:
-        await migrate(dsn, Settings(dsn=dsn))
-        conn = await asyncpg.connect(dsn)
-        await conn.execute(EFFECTS)
-        poison = await Runs(conn).start("df.sql('select pg_sleep(60) /* crashes here */ as n')")
-        # it is under way at every crash until it is let alone
-        good = await Runs(conn).start(f"df.seq('select pg_sleep(1.5) as n', {effect('good')})")
-        await conn.close()
-        spawn("engine", dsn=dsn)
-        crashes = 0
-        while await crash(dsn, poison):
-            crashes += 1
-        runs = Runs(await reconnected(dsn))
-        assert 5 <= crashes <= 7  # one that the engine could not see for what it was does not count
-        assert "and the server too" in await runs.output(poison)
-        assert await runs.ended(good) == "completed"
-        assert await runs.effects() == ["good"]
-        await runs.conn.close()
-    finally:
-        server.stop("immediate")
+    dsn = own_server.socket_dsn()
+    conn = await asyncpg.connect(dsn)
+    await conn.execute(EFFECTS)
+    poison = await Runs(conn).start("df.sql('select pg_sleep(60) /* crashes here */ as n')")
+    # it is under way at every crash until it is let alone
+    good = await Runs(conn).start(f"df.seq('select pg_sleep(1.5) as n', {effect('good')})")
+    await conn.close()
+    spawn("engine", dsn=dsn)
+    crashes = 0
+    while await crash(dsn, poison):
+        crashes += 1
+    runs = Runs(await reconnected(dsn))
+    assert 5 <= crashes <= 7  # one that the engine could not see for what it was does not count
+    assert "and the server too" in await runs.output(poison)
+    assert await runs.ended(good) == "completed"
+    assert await runs.effects() == ["good"]
+    await runs.conn.close()

@@ -1,7 +1,7 @@
 """The commands that run something here: dev, serve, engine, demo.
 
 What only a service or an engine needs is imported where one is run: an engine does without the
-service's 30 MB, and commands that ask a service something start at once.
+service's 30 MB, and commands that ask a service something start sooner.
 """
 
 from __future__ import annotations

@@ -50,6 +50,7 @@ class RolePool:
         self._gate = Gate(PER_ROLE, QUEUE_SECONDS)
         self._tidying: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.TimerHandle | None = None
+        self._closed = False
 
     @asynccontextmanager
     async def connection(self, text: str) -> AsyncIterator[Session]:
@@ -107,12 +108,17 @@ class RolePool:
                 await session.tidy(text)
         except (*db.LOST, asyncpg.PostgresError, TimeoutError):
             session.conn.terminate()
+        except BaseException:
+            session.conn.terminate()  # what is half tidied is nobody's
+            raise
         finally:
             self._give_back(session)
 
     def _give_back(self, session: Session) -> None:
         self._gate.release()
-        if not session.conn.is_closed():
+        if self._closed:
+            session.conn.terminate()
+        elif not session.conn.is_closed():
             session.since = time.monotonic()
             self._free.append(session)
             self._sweep_within(SWEEP_SECONDS if session.may_lock else IDLE_SECONDS)
@@ -142,17 +148,22 @@ class RolePool:
     async def _unlock(self, session: Session) -> None:
         if not await self._gate.enter():
             return
+        if session not in self._free or not session.may_lock:
+            self._gate.release()  # it is somebody's, or was in the meantime
+            return
+        self._free.remove(session)
         try:
-            if session in self._free and session.may_lock:  # else it is somebody's
-                self._free.remove(session)
-                await session.unlock()
-                self._free.insert(0, session)
+            await session.unlock()
         except (*db.LOST, asyncpg.PostgresError):
             session.conn.terminate()
+        except BaseException:
+            session.conn.terminate()
+            raise
         finally:
-            self._gate.release()
+            self._give_back(session)
 
     async def close(self) -> None:
+        self._closed = True
         if self._sweeper is not None:
             self._sweeper.cancel()
         for task in list(self._tidying):
