@@ -329,7 +329,7 @@ class Ledger:
             raise SignatureRefused(f"the signing key {key_id!r} is unknown", reason="unknown-key")
         digest = hashlib.sha256(call.body).hexdigest()
         text = f"v1.{key_id}.{call.df_id}.{call.step}.{call.step_key}.{call.call}.{digest}"
-        expected = hmac.new(secret, text.encode(), hashlib.sha256).hexdigest()
+        expected = hmac.digest(secret, text.encode(), "sha256").hex()
         if not hmac.compare_digest(expected.encode(), given.encode()):
             raise SignatureRefused("the signature does not fit the request", reason="tampered")
 

@@ -23,7 +23,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from types import TracebackType
 from typing import Any, Self, cast
 
 from pydantic import BaseModel, ValidationError
@@ -105,12 +104,7 @@ class Runner:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.drain()
 
     async def drain(self, seconds: float = 5.0) -> None:
@@ -146,12 +140,13 @@ class Runner:
 
     async def _place(self) -> bool:
         """Waits a moment for a step to end: a refusal would cost the caller a whole second."""
+        if not self._places.locked():
+            return await self._places.acquire()
         try:
-            async with asyncio.timeout(PLACE_SECONDS if self._places.locked() else None):
-                await self._places.acquire()
+            async with asyncio.timeout(PLACE_SECONDS):
+                return await self._places.acquire()
         except TimeoutError:
             return False
-        return True
 
     def _ended(self, key: tuple[str, str], task: asyncio.Task[StepOutcome]) -> None:
         del self._running[key]
@@ -190,10 +185,11 @@ class Runner:
             while True:
                 began = time.monotonic()
                 ended = await self._attempt(step, call, verdict, attempt)
-                seconds = time.monotonic() - began
-                done = Record(verdict.instance_id, call.step_key, attempt, seconds, "completed")
+                what = (verdict.instance_id, call.step_key, attempt, time.monotonic() - began)
                 if isinstance(ended, bytes):
+                    done = Record(*what, "completed", ended.decode())
                     return await self._completed(call, done, ended)
+                done = Record(*what, "failed")
                 left = retry.max_retries - attempt + 1
                 if not ended.retryable or left <= 0:
                     return await self._gave_up(call, done, ended)
@@ -278,8 +274,9 @@ class Runner:
 
     async def _completed(self, call: StepCall, done: Record, output: bytes) -> StepOutcome:
         try:
-            otherwise = await self._settled(call, replace(done, output=output.decode()))
+            otherwise = await self._settled(call, done)
         except OutcomeRefused as e:
+            done = replace(done, output=None)
             return await self._gave_up(call, done, _Failure("WrongResult", e.message, False))
         crash_point("after_record")
         return otherwise or StepOutcome(200, output)

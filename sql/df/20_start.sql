@@ -216,45 +216,41 @@ begin
   end if;
 end $$;
 
--- Writes an instance of a role, under an id of ours or, for a sealed request, the given one. Its nodes are those of
--- the prepared graph p_hash; without one the caller writes them.
-create or replace function df._enter(
-  p_id text, p_hash bytea, p_root text, p_http boolean, p_label text, p_database text, p_role oid
-) returns text language plpgsql as $$
-declare
-  v_id text;
+create or replace function df._check_calls(p_role oid)
+returns void language plpgsql stable as $$
 begin
-  if p_http and not has_function_privilege(p_role, 'df.http(text,text,text,jsonb,integer)', 'execute') then
+  if not has_function_privilege(p_role, 'df.http(text,text,text,jsonb,integer)', 'execute') then
     raise exception 'role % may not call over HTTP', pg_get_userbyid(p_role) using errcode = '42501',
       hint = 'df.grant_usage(role, include_http => true) allows it';
   end if;
+end $$;
+
+-- Writes an instance of a role that is known to be fit for it, under an id of ours or, for a sealed request, the given
+-- one. Its nodes are those of the prepared graph p_hash; without one the caller writes them, with p_root among them.
+-- Called once a start, so each expression counts.
+create or replace function df._enter(p_id text, p_hash bytea, p_root text, p_label text, p_database text, p_role oid)
+returns text language plpgsql as $$
+declare
+  v_id text;
+  v_awake boolean;
+begin
   loop
-    v_id := coalesce(p_id, lpad(to_hex(trunc(random() * 4294967296)::bigint), 8, '0'));
     insert into df.instances (id, label, root_node, submitted_by, database)
-    values (v_id, p_label, p_root, p_role, p_database)
-    on conflict (id) do nothing;
-    exit when found;
+    values (coalesce(p_id, lpad(to_hex(trunc(random() * 4294967296)::bigint), 8, '0')), p_label,
+      coalesce(p_root, (select t.root_node from df._templates t where t.hash = p_hash)), p_role, p_database)
+    on conflict (id) do nothing returning id into v_id;
+    exit when v_id is not null;
     if p_id is not null then
       raise exception 'instance id % is taken', p_id using errcode = '23505', hint = 'start again';
     end if;
   end loop;
   insert into df._work (instance_id, template, vars)
-  select v_id, p_hash, coalesce(jsonb_object_agg(v.name, v.value), '{}') from df.vars v where v.owner = p_role;
-  if not exists (select from df._awake a where a.until > clock_timestamp() + interval '30 ms') then
+  select v_id, p_hash, coalesce(jsonb_object_agg(v.name, v.value), '{}') from df.vars v where v.owner = p_role
+  returning exists (select from df._awake a where a.until > clock_timestamp() + interval '30 ms') into v_awake;
+  if not v_awake then
     perform pg_notify('df_work', '');  -- else an engine looks soon after this commits; if that took long, at its next beat
   end if;
   return v_id;
-end $$;
-
--- Starts a prepared graph in the name of a role that is known to be fit for it.
-create or replace function df._start_prepared(p_hash bytea, p_label text, p_role oid)
-returns text language plpgsql as $$
-declare
-  v_root text;
-  v_http boolean;
-begin
-  select t.root_node, t.calls_http into strict v_root, v_http from df._templates t where t.hash = p_hash;
-  return df._enter(null, p_hash, v_root, v_http, p_label, null, p_role);
 end $$;
 
 create or replace function df._begin(p_id text, p_envelope text, p_label text, p_database text, p_role oid)
@@ -271,19 +267,24 @@ begin
     perform df._check_database(p_database, p_role);
   end if;
   select t.root_node, t.calls_http into v_root, v_http from df._templates t where t.hash = v_hash;
-  if found then
-    return df._enter(p_id, v_hash, v_root, v_http, p_label, p_database, p_role);
+  if not found then
+    loop
+      select array_agg(f.*), bool_or(f.node_type in ('HTTP', 'HTTP_MULTIPART')) into v_nodes, v_http
+      from df._flatten(p_envelope) f;
+      v_root := v_nodes[1].id;
+      exit when not exists (select from df._templates t where t.root_node = v_root);
+    end loop;
+    v_hash := null;
   end if;
-  loop
-    select array_agg(f.*), bool_or(f.node_type in ('HTTP', 'HTTP_MULTIPART')) into v_nodes, v_http
-    from df._flatten(p_envelope) f;
-    v_root := v_nodes[1].id;
-    exit when not exists (select from df._templates t where t.root_node = v_root);
-  end loop;
-  v_id := df._enter(p_id, null, v_root, v_http, p_label, p_database, p_role);
-  insert into df.nodes (id, instance_id, node_type, query, result_name, left_node, right_node, submitted_by, database)
-  select n.id, v_id, n.node_type, n.query, n.result_name, n.left_node, n.right_node, p_role, p_database
-  from unnest(v_nodes) n;
+  if v_http then
+    perform df._check_calls(p_role);
+  end if;
+  v_id := df._enter(p_id, v_hash, v_root, p_label, p_database, p_role);
+  if v_hash is null then
+    insert into df.nodes (id, instance_id, node_type, query, result_name, left_node, right_node, submitted_by, database)
+    select n.id, v_id, n.node_type, n.query, n.result_name, n.left_node, n.right_node, p_role, p_database
+    from unnest(v_nodes) n;
+  end if;
   return v_id;
 end $$;
 

@@ -338,47 +338,65 @@ end $$;
 -- transaction as the calling role, with the checkpoints before them and their own.
 --   p_text, p_execution, p_end   per entry: the statement, which answers JSON text in one column, its execution id,
 --                                whether its end is the instance's
+--   p_each                       statements that answer rows of entry and JSON text, for entries of the same shape at
+--                                once; one that they leave out, or all if one of them raises, are run one by one
 --   c_entry, c_node              the nodes that complete with an entry's result
 --   w_*                          checkpoints that ride along
 -- An entry answers its result, or the error that it raised; held is false where the claim was lost.
 create or replace function df._run(
-  p_instance text[], p_token uuid[], p_text text[], p_execution text[], p_end boolean[],
+  p_instance text[], p_token uuid[], p_text text[], p_each text[], p_execution text[], p_end boolean[],
   c_entry integer[], c_node text[],
   w_instance text[], w_node text[], w_status text[], w_result text[], w_execution text[],
   r_instance text[], r_node text[], r_result text[],
   s_instance text[], s_number bigint[], s_state text[], x_signal bigint[]
-) returns table (entry integer, held boolean, result text, error text, code text)
+) returns table (held boolean, result text, error text, code text)
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_held text[] := df._fence(p_instance, p_token);
-  v_results text[] := array_fill(null::text, array[cardinality(p_instance)]);
-  v_nothing constant text[] := v_results;
-  v_one_by_one boolean := false;
+  v_nothing constant text[] := array_fill(null::text, array[cardinality(p_instance)]);
+  v_results text[] := v_nothing;
+  v_errors text[] := v_nothing;
+  v_codes text[] := v_nothing;
+  v_each text[];
+  v_text text;
+  v_entry integer;
+  v_result text;
 begin
-  begin
-    for i in 1 .. cardinality(p_instance) loop
-      if p_instance[i] = any (v_held) then
-        execute p_text[i] into result;
-        v_results[i] := result;
-      end if;
-    end loop;
-  exception when others then
-    v_one_by_one := true;  -- in subtransactions of their own, which cost more, to find the one that fails
-    v_results := v_nothing;
-  end;
-  for i in 1 .. cardinality(p_instance) loop
-    entry := i; held := p_instance[i] = any (v_held); error := null; code := null;
-    if held and v_one_by_one then
-      begin
-        execute p_text[i] into result;
-        v_results[i] := result;
-      exception when others then
-        error := sqlerrm; code := sqlstate;
-      end;
-    end if;
-    result := v_results[i];
-    return next;
-  end loop;
+  if cardinality(p_each) > 0 and v_held @> p_instance then
+    begin
+      foreach v_text in array p_each loop
+        for v_entry, v_result in execute v_text loop
+          v_results[v_entry] := v_result;
+        end loop;
+      end loop;
+    exception when others then
+      v_results := v_nothing;
+    end;
+  end if;
+  if array_position(v_results, null) is not null then
+    v_each := v_results;
+    begin
+      for i in 1 .. cardinality(p_instance) loop
+        if v_results[i] is null and p_instance[i] = any (v_held) then
+          execute p_text[i] into v_result;
+          v_results[i] := v_result;
+        end if;
+      end loop;
+    exception when others then
+      -- in subtransactions of their own, which cost more, to find the one that fails
+      v_results := v_each;
+      for i in 1 .. cardinality(p_instance) loop
+        if v_results[i] is null and p_instance[i] = any (v_held) then
+          begin
+            execute p_text[i] into v_result;
+            v_results[i] := v_result;
+          exception when others then
+            v_errors[i] := sqlerrm; v_codes[i] := sqlstate;
+          end;
+        end if;
+      end loop;
+    end;
+  end if;
   perform df._checkpoint(
     p_instance, p_token,
     w_instance || done.instances, w_node || done.nodes, w_status || done.statuses,
@@ -399,6 +417,9 @@ begin
     from unnest(c_entry, c_node) as c(entry, node)
     where v_results[c.entry] is not null
   ) done;
+  return query
+  select q.instance = any (v_held), q.result, q.error, q.code
+  from unnest(p_instance, v_results, v_errors, v_codes) as q(instance, result, error, code);
 end $$;
 
 -- Gives a claim back, for a moment later. p_reason: it failed on this engine by no fault of a node. After five

@@ -1,6 +1,7 @@
 -- Starting: pgflows.start is the one way in, for psql, triggers, the HTTP service and everything else.
 --   start            (41_submit.sql) runs as pgflows_run, so that the run is submitted by it
 --   _open            validates and writes the instance, as the owner; where df is ours it starts the run as well
+--   _check_start     says what is wrong with a workflow's name, an input or attributes
 --   _link            ties the orchestrator's id to the instance, as the owner
 --   _misfit          what is wrong with an input, as far as SQL can see: types and required fields of the top level
 --   revive           starts the graph of a run that failed, or that nobody began, anew; recorded steps answer
@@ -59,81 +60,86 @@ language sql immutable as $$
   where p_schema -> 'additionalProperties' = 'false' and not coalesce(p_schema -> 'properties', '{}') ? k
 $$;
 
--- Whether an input surely fits a simple model; what does not is for _misfit to explain.
-create or replace function pgflows._fits_plainly(p_input jsonb, p_workflow pgflows.workflows)
-returns boolean language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
-begin
-  if p_workflow.fields is null or jsonb_typeof(p_input) is distinct from 'object' or not p_input ?& p_workflow.required then
-    return false;
-  end if;
-  for n in 1 .. cardinality(p_workflow.fields) loop
-    if jsonb_typeof(p_input -> p_workflow.fields[n]) <> p_workflow.types[n] then
-      return false;
-    end if;
-  end loop;
-  return true;
-end $$;
-
-create or replace function pgflows._open(
-  p_workflow text, p_input jsonb, p_key text, p_label text, p_attributes jsonb
-) returns table (instance_id uuid, graph text, existed boolean)
-language plpgsql security definer set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan as $$
+-- Raises where workflow, input or attributes are not in order, and says what is wrong.
+create or replace function pgflows._check_start(p_workflow text, p_input jsonb, p_attributes jsonb)
+returns void language plpgsql stable as $$
 declare
-  v_workflow pgflows.workflows;
+  v_schema jsonb;
   v_field text;
   v_problem text;
   v_expected text;
+  v_size integer := octet_length(p_input::text);
   v_most bigint := (select s.value::text::bigint from pgflows.settings s where s.name = 'max_input_bytes');
-  v_before pgflows.instances;
-  v_df_id text;
-  v_run_role constant regrole := 'pgflows_run';
 begin
-  select * into v_workflow from pgflows.workflows w where w.name = p_workflow and w.active;
+  select w.input_schema into v_schema from pgflows.workflows w where w.name = p_workflow and w.active;
   if not found then
     raise exception 'there is no workflow %', p_workflow using errcode = 'PF010',
       detail = jsonb_build_object('workflow', p_workflow),
       hint = 'known workflows: ' || coalesce((select string_agg(w.name, ', ' order by w.name) from pgflows.workflows w where w.active), 'none');
-  end if;
-  if octet_length(p_input::text) > v_most then
-    raise exception 'the input of workflow % has % bytes, more than the limit of %', p_workflow, octet_length(p_input::text), v_most
-      using errcode = 'PF012', detail = jsonb_build_object('bytes', octet_length(p_input::text), 'limit', v_most),
+  elsif v_size > v_most then
+    raise exception 'the input of workflow % has % bytes, more than the limit of %', p_workflow, v_size, v_most
+      using errcode = 'PF012', detail = jsonb_build_object('bytes', v_size, 'limit', v_most),
       hint = 'pass a reference to the data, or raise the limit: '
         'update pgflows.settings set value = ''4194304'' where name = ''max_input_bytes''';
-  end if;
-  if p_attributes is null or jsonb_typeof(p_attributes) <> 'object' then
+  elsif p_attributes is null or jsonb_typeof(p_attributes) <> 'object' then
     raise exception 'attributes must be an object' using errcode = 'PF011', detail = jsonb_build_object('field', 'attributes', 'expected', 'object');
   end if;
-  if not pgflows._fits_plainly(p_input, v_workflow) then
-    select m.field, m.problem, m.expected into v_field, v_problem, v_expected
-    from pgflows._misfit(p_input, pgflows._resolved(v_workflow.input_schema)) m limit 1;
-  end if;
-  if v_problem is not null then
+  select m.field, m.problem, m.expected into v_field, v_problem, v_expected
+  from pgflows._misfit(p_input, pgflows._resolved(v_schema)) m limit 1;
+  if found then
     raise exception 'the input does not fit workflow %: %', p_workflow, v_problem using errcode = 'PF011',
       detail = jsonb_build_object('workflow', p_workflow, 'field', v_field, 'expected', v_expected),
       hint = 'expected ' || v_expected;
   end if;
-  instance_id := pgflows.uuid7();
-  graph := v_workflow.graph;
-  existed := false;
-  insert into pgflows.instances (instance_id, workflow, version, input, label, attributes, idempotency_key, started_by)
-  values (_open.instance_id, p_workflow, v_workflow.version, p_input, p_label, p_attributes, p_key, session_user)
-  on conflict (workflow, idempotency_key) where idempotency_key is not null do nothing;
-  if not found then
-    -- somebody used the key: the insert waited for their commit
-    select * into v_before from pgflows.instances i where i.workflow = p_workflow and i.idempotency_key = p_key;
-    if v_before.input <> p_input then
-      raise exception 'idempotency key % started workflow % before with another input', p_key, p_workflow
-        using errcode = 'PF013', detail = jsonb_build_object('instance_id', v_before.instance_id, 'idempotency_key', p_key),
-        hint = 'use a new key for a new input';
-    end if;
-    instance_id := v_before.instance_id;
-    existed := true;
-  elsif v_workflow.template is not null then
-    v_df_id := df._start_prepared(v_workflow.template, coalesce(p_label, p_workflow), v_run_role);
-    insert into pgflows.df_runs (df_id, instance_id, n, submitted_by) values (v_df_id, _open.instance_id, 1, v_run_role);
-    graph := null;
+end $$;
+
+-- What an idempotency key started before, if it was the same.
+create or replace function pgflows._started_before(p_workflow text, p_input jsonb, p_key text)
+returns uuid language plpgsql stable as $$
+declare
+  v_before pgflows.instances;
+begin
+  select * into v_before from pgflows.instances i where i.workflow = p_workflow and i.idempotency_key = p_key;
+  if v_before.input <> p_input then
+    raise exception 'idempotency key % started workflow % before with another input', p_key, p_workflow
+      using errcode = 'PF013', detail = jsonb_build_object('instance_id', v_before.instance_id, 'idempotency_key', p_key),
+      hint = 'use a new key for a new input';
   end if;
-  return next;
+  return v_before.instance_id;
+end $$;
+
+-- Answers the instance and, where somebody else has to start it, its graph. Called once a start, so each statement and
+-- each expression counts: a simple model is checked at once, and what does not pass there is looked at with care.
+create or replace function pgflows._open(
+  p_workflow text, p_input jsonb, p_key text, p_label text, p_attributes jsonb, out instance_id uuid, out graph text
+) language plpgsql security definer set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan as $$
+declare
+  v_version text;
+  v_template bytea;
+  v_fits boolean;
+  v_df_id text;
+  v_run_role constant regrole := 'pgflows_run';
+begin
+  select w.version, w.template, case when w.template is null then w.graph end,
+    p_input @@ w.plain_input and jsonb_typeof(p_attributes) = 'object'
+      and octet_length(p_input::text) <= (select s.value::text::bigint from pgflows.settings s where s.name = 'max_input_bytes')
+  into v_version, v_template, graph, v_fits
+  from pgflows.workflows w where w.name = p_workflow and w.active;
+  if v_fits is not true then
+    perform pgflows._check_start(p_workflow, p_input, p_attributes);
+  end if;
+  insert into pgflows.instances as i (instance_id, workflow, version, input, label, attributes, idempotency_key, started_by)
+  values (pgflows.uuid7(), p_workflow, v_version, p_input, p_label, p_attributes, p_key, session_user)
+  on conflict (workflow, idempotency_key) where i.idempotency_key is not null do nothing
+  returning i.instance_id into instance_id;
+  if instance_id is null then
+    -- somebody used the key: the insert waited for their commit
+    instance_id := pgflows._started_before(p_workflow, p_input, p_key);
+    graph := null;
+  elsif v_template is not null then
+    v_df_id := df._enter(null, v_template, null, coalesce(p_label, p_workflow), null, v_run_role);
+    insert into pgflows.df_runs (df_id, instance_id, n, submitted_by) values (v_df_id, _open.instance_id, 1, v_run_role);
+  end if;
 end $$;
 
 create or replace function pgflows._link(p_instance_id uuid, p_df_id text, p_submitted_by name)
@@ -175,5 +181,5 @@ begin
   return v_df_id;
 end $$;
 
-revoke all on function pgflows._fits_plainly, pgflows._open, pgflows._link, pgflows.revive from public;
+revoke all on function pgflows._check_start, pgflows._started_before, pgflows._open, pgflows._link, pgflows.revive from public;
 grant execute on function pgflows._open, pgflows._link to pgflows_run;

@@ -10,8 +10,8 @@ create or replace function pgflows.start(
 declare
   v_opened record;
 begin
-  select * into v_opened from pgflows._open($1, $2, $3, $4, $5);
-  if v_opened.graph is not null and not v_opened.existed then
+  v_opened := pgflows._open($1, $2, $3, $4, $5);
+  if v_opened.graph is not null then
     perform pgflows._link(v_opened.instance_id, df.start(v_opened.graph, coalesce($4, $1)), current_user);
   end if;
   return v_opened.instance_id;

@@ -103,18 +103,17 @@ begin
   if v_steps = 0 then
     v_ret := jsonb_build_object('c', coalesce(p_cond, false), 'k', '[]'::jsonb);
   elsif v_steps = 1 then
-    v_ret := jsonb_build_object('c', true, 'k', jsonb_build_array(p_steps -> 0 -> 'key'));
     p_env := p_env || jsonb_build_object('@p', jsonb_build_array((p_steps -> 0) - '{input,step,retry}'::text[]));
   else
-    select jsonb_build_object('c', true, 'k', jsonb_agg(s -> 'key')),
-      p_env || jsonb_build_object('@p', jsonb_agg(s - '{input,step,retry}'::text[]))
-    into v_ret, p_env from jsonb_array_elements(p_steps) s;
+    select p_env || jsonb_build_object('@p', jsonb_agg(s - '{input,step,retry}'::text[]))
+    into p_env from jsonb_array_elements(p_steps) s;
   end if;
   insert into pgflows.frames (df_id, frame, seq, env, ret) values (p_df_id, p_frame, put.seq, p_env, v_ret)
   on conflict do nothing;
   if not found then
     -- the node ran before, perhaps in another session just now: the insert waited for its commit
-    select f.ret into v_ret from pgflows.frames f where f.df_id = p_df_id and f.frame = p_frame and f.seq = put.seq;
+    select f.env, f.ret into p_env, v_ret from pgflows.frames f
+    where f.df_id = p_df_id and f.frame = p_frame and f.seq = put.seq;
   else
     if v_steps > 0 then
       v_key := pgflows._ask(v_instance, put.seq, p_steps);
@@ -123,8 +122,8 @@ begin
       delete from pgflows.frames f where f.df_id = p_df_id and f.frame = p_frame and f.seq < p_seq;
     end if;
   end if;
-  c := (v_ret ->> 'c')::boolean;
-  keys := v_ret -> 'k';
+  c := coalesce((v_ret ->> 'c')::boolean, true);
+  keys := coalesce(v_ret -> 'k', jsonb_path_query_array(p_env, '$."@p"[*].key'));
   if jsonb_array_length(keys) = 0 then
     bodies := '[]';
     signatures := '[]';

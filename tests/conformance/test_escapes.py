@@ -42,7 +42,7 @@ NO_RIGHT = [
     "select df._release('00000000', gen_random_uuid())",
     "select df._free('{}')",
     "select df._prepare('select 1')",
-    "select df._start_prepared('', '', 10)",
+    "select df._enter(null, null, null, null, null, 10)",
     "select df.metrics()",
     f"select df.grant_usage('{USER}', true, true)",
     "select * from pgflows.frames",
@@ -213,6 +213,9 @@ MAY_RUN = {
     "pgflows.take",
     "pgflows.put",
     "pgflows.finish",
+    "pgflows.take_each",
+    "pgflows.put_each",
+    "pgflows.finish_each",
 }
 
 

@@ -5,7 +5,6 @@ run.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,8 +12,8 @@ from typing import Any
 
 from asyncpg import Record
 
-COMPILED = "/*pgflows*/"
-VARIABLE = re.compile(r"[{]|[$][A-Za-z_]")
+from pgflows.engine import compiled
+from pgflows.engine.compiled import Shape
 
 
 @dataclass(eq=False)
@@ -54,7 +53,7 @@ class Node:
     @cached_property
     def compiled(self) -> bool:
         """True for a statement of our renderer, which only computes and may run in a batch."""
-        return self.type == "SQL" and (self.query or "").startswith(COMPILED)
+        return self.type == "SQL" and (self.query or "").startswith(compiled.MARK)
 
     @cached_property
     def sets(self) -> frozenset[str]:
@@ -69,15 +68,9 @@ class Node:
         return frozenset(names)
 
     @cached_property
-    def shape(self) -> str | None:
-        """A compiled statement with the instance as $1 and the strand's version as $2.
-
-        None where it holds any other variable, and for other nodes.
-        """
-        if not self.compiled or self.query is None:
-            return None
-        text = self.query.replace("'{sys_instance_id}'", "$1").replace("$e.seq", "$2")
-        return None if VARIABLE.search(text) else text
+    def shape(self) -> Shape | None:
+        """How a compiled statement is prepared; None for all others."""
+        return compiled.shape_of(self.query or "") if self.type == "SQL" else None
 
     @property
     def children(self) -> list[Node]:

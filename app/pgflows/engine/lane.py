@@ -17,9 +17,12 @@ from weakref import WeakKeyDictionary
 import asyncpg
 
 from pgflows.engine.checkpoint import ClaimLost, Columns, Spoiled, State, Write
+from pgflows.engine.compiled import Shape, unprepared
 from pgflows.engine.results import NodeFailed, Result
 
-RUN = "select * from df._run($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18,$19)"
+RUN = (
+    "select * from df._run($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18,$19,$20)"
+)
 
 
 @dataclass(slots=True)
@@ -29,7 +32,7 @@ class Ride:
     instance: str
     token: uuid.UUID
     text: str
-    shape: str | None
+    shape: Shape | None
     version: int
     execution: str
     nodes: tuple[str, ...]
@@ -37,13 +40,6 @@ class Ride:
     writes: list[Write]
     state: State | None
     done: asyncio.Future[Result] = field(init=False)
-
-
-AS_JSON = (
-    "select jsonb_build_object('rows', coalesce(jsonb_agg(to_jsonb(q)), '[]'), "
-    "'row_count', count(*))::text from ({text}\n) q"
-)
-PREPARE = "prepare {name} (text, integer) as " + AS_JSON
 
 
 class Lane:
@@ -88,17 +84,36 @@ class Lane:
                     _settle(ride, told)
                 raise
 
-    async def _text(self, conn: asyncpg.Connection[Any], ride: Ride) -> str:
-        """What the server is to run: a shape is prepared once a session, so it is planned once."""
-        if ride.shape is None:
-            return AS_JSON.replace("{text}", ride.text)
+    async def _texts(
+        self, conn: asyncpg.Connection[Any], batch: list[Ride]
+    ) -> tuple[list[str], list[str]]:
+        """What the server is to run: a statement per ride, and one per shape that many share."""
+        texts = []
+        alike: dict[str, list[tuple[str, int, int]]] = {}
+        for n, ride in enumerate(batch, 1):
+            if ride.shape is None:
+                texts.append(unprepared(ride.text))
+                continue
+            name = await self._name(conn, ride.shape)
+            texts.append(f"execute {name} ('{ride.instance}', {ride.version})")
+            if ride.shape.each is not None:
+                alike.setdefault(name, []).append((ride.instance, ride.version, n))
+        return texts, [
+            f"execute each_{name} ({', '.join(map(_array, zip(*entries, strict=True)))})"
+            for name, entries in alike.items()
+        ]
+
+    async def _name(self, conn: asyncpg.Connection[Any], shape: Shape) -> str:
+        """A shape is prepared once a session, so it is planned once."""
         known = self._prepared.setdefault(conn, {})
-        name = known.get(ride.shape)
+        name = known.get(shape.one)
         if name is None:
             name = f"node_{len(known) + 1}"
-            await conn.execute(PREPARE.replace("{name}", name).replace("{text}", ride.shape))
-            known[ride.shape] = name
-        return f"execute {name} ('{ride.instance}', {ride.version})"
+            await conn.execute(f"prepare {name} {shape.one}")
+            if shape.each is not None:
+                await conn.execute(f"prepare each_{name} {shape.each}")
+            known[shape.one] = name
+        return name
 
     async def _batch(self, conn: asyncpg.Connection[Any], batch: list[Ride]) -> None:
         self.batches += 1
@@ -110,12 +125,14 @@ class Lane:
             entries.extend(n for _ in ride.nodes)
             nodes.extend(ride.nodes)
         states = [(r.instance, r.state) for r in batch if r.state is not None]
+        texts, each = await self._texts(conn, batch)
         try:
             rows = await conn.fetch(
                 RUN,
                 [r.instance for r in batch],
                 [r.token for r in batch],
-                [await self._text(conn, r) for r in batch],
+                texts,
+                each,
                 [r.execution for r in batch],
                 [r.ends for r in batch],
                 entries,
@@ -149,6 +166,11 @@ class Lane:
                 )
             elif not ride.done.done():
                 ride.done.set_result(Result(row["result"]))
+
+
+def _array(values: tuple[Any, ...]) -> str:
+    """A literal of names and numbers that need no quotes."""
+    return f"'{{{','.join(map(str, values))}}}'"
 
 
 def _settle(ride: Ride, error: Exception) -> None:

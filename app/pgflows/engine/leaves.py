@@ -117,7 +117,7 @@ class Leaves:
 
     async def _ride(self, node: Node, strand: Strand) -> Result:
         shape, text, version = node.shape, "", 0
-        if shape is not None and "$2" in shape:
+        if shape is not None and shape.versioned:
             seq = _seq(strand.captures.get("e"))
             shape, version = (shape, seq) if seq is not None else (None, 0)
         if shape is None:

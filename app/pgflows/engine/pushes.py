@@ -75,14 +75,14 @@ class Pushes:
 def _request(
     method: str, split: SplitResult, headers: Mapping[str, str], body: bytes | None
 ) -> bytes:
+    """The headers are those of a node: no framing, no Host (outbound.py refuses them)."""
     target = (split.path or "/") + (f"?{split.query}" if split.query else "")
-    lines = [f"{method} {target} HTTP/1.1"]
-    if not any(name.lower() == "host" for name in headers):
-        lines.append(f"host: {split.netloc.rpartition('@')[2]}")
+    lines = [f"{method} {target} HTTP/1.1", f"host: {split.netloc.rpartition('@')[2]}"]
     for name, value in headers.items():
-        if UNSENDABLE.search(name) or UNSENDABLE.search(value):
+        line = f"{name}: {value}"
+        if UNSENDABLE.search(line):
             raise ValueError(f"the header {name!r} holds a line break")
-        lines.append(f"{name}: {value}")
+        lines.append(line)
     lines.append(f"content-length: {len(body or b'')}\r\n\r\n")
     return "\r\n".join(lines).encode() + (body or b"")
 

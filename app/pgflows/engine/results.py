@@ -72,8 +72,12 @@ class Result:
         return bool(rows) and truthy(first_column(rows[0]))
 
 
+# json.dumps would make one for each call
+ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
+
 def dump(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return ENCODER.encode(value)
 
 
 def first_column(row: Any) -> Any:

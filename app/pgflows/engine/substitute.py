@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from pgflows.engine.results import NodeFailed, Result, dump, first_column
@@ -11,6 +12,7 @@ from pgflows.engine.results import NodeFailed, Result, dump, first_column
 BRACED = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 CAPTURED = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)(?:\.(\*|[A-Za-z_][A-Za-z0-9_]*))?(\?)?")
 MOST_ROWS = 10_000
+LONGEST_NAME = 100
 
 Captures = Mapping[str, Result]
 Lookup = Callable[[re.Match[str]], str]
@@ -38,7 +40,15 @@ def literals(text: str, captures: Captures) -> list[Any] | None:
 
 def in_field(text: str, variables: Mapping[str, str], captures: Captures) -> str:
     """A URL, body or header value with captures as raw text; a missing key fails the node."""
+    if len(text) <= LONGEST_NAME and (whole := _reference(text)) is not None:
+        return _field_lookup(captures)(whole)
     return _apply(text, variables, captures, _field_lookup)
+
+
+@lru_cache(maxsize=1000)
+def _reference(text: str) -> re.Match[str] | None:
+    """A field that is one reference and nothing else, as most are that a compiler writes."""
+    return CAPTURED.fullmatch(text)
 
 
 def _apply(

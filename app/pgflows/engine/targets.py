@@ -18,6 +18,7 @@ from aiohttp.resolver import DefaultResolver
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 PRIVATE = "private:"
+MOST_KNOWN = 1000
 NAT64 = IPv6Network("64:ff9b::/96")
 # What older versions of `ipaddress` take for public, and the address of Azure's own services.
 RESERVED = tuple(
@@ -37,12 +38,19 @@ class Targets:
             if p.startswith(PRIVATE) or urlsplit(p).hostname == "localhost"
         }
         self._bases: list[SplitResult] = []
+        self._steps: dict[str, bool] = {}  # what was found of URLs, which are few
 
     def register(self, base_urls: Iterable[str]) -> None:
         self._bases = [urlsplit(u) for u in base_urls]
+        self._steps.clear()
 
     def is_step(self, url: str) -> bool:
-        return _within_any(url, self._bases)
+        known = self._steps.get(url)
+        if known is None:
+            if len(self._steps) >= MOST_KNOWN:
+                self._steps.clear()
+            known = self._steps[url] = _within_any(url, self._bases)
+        return known
 
     def is_listed(self, url: str) -> bool:
         return _within_any(url, self._prefixes)
