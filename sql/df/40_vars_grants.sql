@@ -57,7 +57,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     p.proname !~ '^_'
     or p.proname in (
       '_is_type', '_envelope', '_order_node', '_read_envelope', '_configured', '_check_call', '_is_cron', '_compact',
-      '_inside', '_if_then', '_else', '_loop_forever', '_bad_graph', '_check_node', '_is_configured', '_flatten',
+      '_inside', '_if_then', '_else', '_loop_forever', '_bad_graph', '_check_node', '_is_configured', '_node_id', '_flatten',
       '_output', '_execution', '_function_name', '_prepared', '_nodes', '_seen', '_page', '_check_limit', '_status_mark', '_node_line', '_draw',
       '_privileges', '_grantee', '_begin_sealed', '_run', '_once', '_checkpoint', '_complete', '_fence'
     )

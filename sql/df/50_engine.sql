@@ -509,8 +509,10 @@ end $$;
 -- but for locks on its own account (pg_advisory_lock), which must outlive the commit: they are released later.
 create or replace function df._once(
   p_text text, p_keep boolean, p_nodes text[], p_execution text, p_end boolean, p_instance text, p_token uuid,
-  w_instance text[], w_node text[], w_status text[], w_result text[], w_execution text[],
-  r_instance text[], r_node text[], r_result text[], s_number bigint, s_state text, x_signal bigint[]
+  w_instance text[] default '{}', w_node text[] default '{}', w_status text[] default '{}',
+  w_result text[] default '{}', w_execution text[] default '{}',
+  r_instance text[] default '{}', r_node text[] default '{}', r_result text[] default '{}',
+  s_number bigint default null, s_state text default null, x_signal bigint[] default '{}'
 ) returns text language plpgsql as $$
 declare
   v_result text;

@@ -1,5 +1,5 @@
 -- Retention: terminal instances are deleted some time after their end, a few at a time, by one engine at a time.
--- Rows that somebody holds are left for the next round, so that nobody waits for a clean-up.
+-- Rows that somebody holds are left for the next round, so that nobody waits for a clean-up. Remembered graphs go, too.
 
 create or replace function df._prune(p_age interval, p_most integer)
 returns integer language plpgsql set search_path = pg_catalog, pg_temp as $$
@@ -9,6 +9,10 @@ begin
   if not pg_try_advisory_xact_lock(1885824887, 1) then
     return 0;
   end if;
+  delete from df._graphs g
+  where g.hash in (
+    select o.hash from df._graphs o where o.created_at < clock_timestamp() - interval '1 hour' limit p_most for update skip locked
+  );
   select array_agg(old.id) into v_ids from (
     select i.id from df.instances i
     where i.status in ('completed', 'failed', 'cancelled') and i.created_at < clock_timestamp() - p_age

@@ -15,7 +15,6 @@ from pgflows import db
 from pgflows.engine.gates import Gate
 from pgflows.engine.results import NodeFailed
 
-ONCE = f"select df._once({', '.join(f'${n}' for n in range(1, 19))})"
 TIDY = """
 close all; set session authorization default; reset all; unlisten *;
 discard temp; discard sequences; select pg_advisory_unlock_all();
@@ -186,7 +185,7 @@ class Session:
         self.soiled = True
         self.may_lock = False
         self.bystander = False
-        self._once: PreparedStatement[Any] | None = None
+        self._once: dict[int, PreparedStatement[Any]] = {}
         conn.add_log_listener(self._on_notice)
 
     def _on_notice(self, _conn: Any, message: Any) -> None:
@@ -194,11 +193,14 @@ class Session:
 
     async def once(self, *args: Any) -> Any:
         """df._once, prepared; it leaves nothing behind but locks, also where it fails."""
-        if self._once is None:
-            self._once = await self.conn.prepare(ONCE)
+        statement = self._once.get(len(args))
+        if statement is None:
+            places = ", ".join(f"${n}" for n in range(1, len(args) + 1))
+            statement = await self.conn.prepare(f"select df._once({places})")
+            self._once[len(args)] = statement
         self.may_lock = True
         try:
-            answer = await self._once.fetchval(*args)
+            answer = await statement.fetchval(*args)
         except asyncpg.PostgresError:
             self.soiled = False
             raise
@@ -219,7 +221,7 @@ class Session:
     async def tidy(self, text: str) -> None:
         """What DISCARD ALL does, but that plans stay, and our own prepared statement with them."""
         if self.prepares(text):
-            self._once = None
+            self._once.clear()
             await self.conn.execute("discard all")
         else:
             await self.conn.execute(TIDY)

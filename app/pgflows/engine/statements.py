@@ -219,9 +219,18 @@ async def _holds(session: Session, entry: Entry) -> bool:
 
 
 async def _one_trip(session: Session, statement: Statement, shape: Shape) -> Result:
-    entry, columns = statement.entry, Columns()
-    columns.add(entry.instance, entry.writes, without=statement.nodes)
-    state = entry.state
+    entry = statement.entry
+    before: tuple[Any, ...] = ()  # most nodes have nothing to write but themselves
+    if entry.writes or entry.state is not None:
+        columns = Columns()
+        columns.add(entry.instance, entry.writes, without=statement.nodes)
+        before = (
+            *columns.arguments(),
+            *columns.kept(),
+            entry.state.number if entry.state else None,
+            entry.state.text if entry.state else None,
+            columns.consumed,
+        )
     text = await session.once(
         shape.wrap(statement.text),
         not shape.keeps_order,
@@ -230,10 +239,6 @@ async def _one_trip(session: Session, statement: Statement, shape: Shape) -> Res
         statement.ends,
         entry.instance,
         entry.token,
-        *columns.arguments(),
-        *columns.kept(),
-        state.number if state else None,
-        state.text if state else None,
-        columns.consumed,
+        *before,
     )
     return Result.of(json.loads(text)) if shape.has_json else Result(text)
