@@ -8,6 +8,17 @@
 -- run asked for it since) · unknown (no such
 -- request was signed).
 
+-- pgflows.attempts has a row for each attempt that ended, but not for a first one that went well: the step's own row
+-- says all of that, and most steps need no other. This view has them all.
+create or replace view pgflows.all_attempts as
+  select a.instance_id, a.step_key, a.attempt, a.started_at, a.ended_at, a.error_type, a.message, a.traceback
+  from pgflows.attempts a
+  union all
+  select s.instance_id, s.step_key, 1, s.started_at, s.ended_at, null, null, null
+  from pgflows.step_runs s
+  where s.status = 'completed' and s.attempts = 1 and not exists (
+    select from pgflows.attempts a where a.instance_id = s.instance_id and a.step_key = s.step_key and a.attempt = 1);
+
 create or replace function pgflows.open_service(p_base_url text)
 returns integer language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -125,11 +136,11 @@ language sql set search_path = pg_catalog, pg_temp as $$
     from told t
     where s.instance_id = t.instance_id and s.step_key = t.step_key
       and s.status = 'running' and s.service_id = p_service and s.attempts = t.attempt
-    returning t.n, t.instance_id, t.step_key, t.attempt, t.seconds, t.error_type, t.message, t.traceback
+    returning t.n, t.instance_id, t.step_key, t.attempt, t.seconds, t.outcome, t.error_type, t.message, t.traceback
   ), noted as (
     insert into pgflows.attempts (instance_id, step_key, attempt, started_at, error_type, message, traceback)
     select k.instance_id, k.step_key, k.attempt, clock_timestamp() - k.seconds * interval '1 s', k.error_type, k.message, k.traceback
-    from kept k
+    from kept k where k.attempt > 1 or k.outcome <> 'completed'
   )
   select t.n::integer, exists (select from kept k where k.n = t.n) from told t
 $$;

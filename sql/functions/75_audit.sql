@@ -17,7 +17,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
       count(a.*) filter (where a.error_type = 'ProcessDied') as died
     from runs r
     join pgflows.step_runs s on s.instance_id = r.instance_id
-    left join pgflows.attempts a on a.instance_id = s.instance_id and a.step_key = s.step_key
+    left join pgflows.all_attempts a on a.instance_id = s.instance_id and a.step_key = s.step_key
     group by r.instance_id, s.step_key, s.status
   )
   select

@@ -153,7 +153,7 @@ begin
             'duration_ms', pgflows._milliseconds(a.started_at, a.ended_at),
             'error_type', a.error_type, 'message', a.message
           ) order by a.attempt)
-          from pgflows.attempts a where a.instance_id = s.instance_id and a.step_key = s.step_key
+          from pgflows.all_attempts a where a.instance_id = s.instance_id and a.step_key = s.step_key
         ), '[]'),
         'requested_at', s.requested_at, 'retry_at', s.retry_at,
         'started_at', s.started_at, 'ended_at', s.ended_at,

@@ -21,7 +21,7 @@ from tests.conftest import Database, Process, Spawn, free_port, until
 
 EFFECTS = "create table public.effects (instance_id text, step_key text, attempt int)"
 ATTEMPTS = (
-    "select step_key, attempt, error_type from pgflows.attempts "
+    "select step_key, attempt, error_type from pgflows.all_attempts "
     "where instance_id = $1 order by 1, 2"
 )
 

@@ -108,7 +108,7 @@ class Books:
     async def attempts(self, call: StepCall) -> list[tuple[int, str | None]]:
         """Number and error type of each recorded attempt."""
         rows = await self.owner.fetch(
-            "select a.attempt, a.error_type from pgflows.attempts a "
+            "select a.attempt, a.error_type from pgflows.all_attempts a "
             "join pgflows.df_runs r using (instance_id) "
             "where r.df_id = $1 and a.step_key = $2 order by a.attempt",
             call.df_id, call.step_key,

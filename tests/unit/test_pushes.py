@@ -27,9 +27,12 @@ class Peer:
         self.pushes = Pushes(1000)
 
     async def ask(
-        self, headers: dict[str, str] | None = None, body: bytes | None = b"{}"
+        self,
+        headers: dict[str, str] | None = None,
+        body: bytes | None = b"{}",
+        seconds: float = 60,
     ) -> Answer:
-        return await self.pushes.call("POST", urlsplit(self.url), headers or {}, body)
+        return await self.pushes.call("POST", urlsplit(self.url), headers or {}, body, seconds)
 
 
 @asynccontextmanager
@@ -136,7 +139,9 @@ async def test_an_answer_that_is_too_large_is_cut_off() -> None:
             await service.ask()
 
 
-async def test_a_caller_that_gives_up_closes_its_connection() -> None:
+@asynccontextmanager
+async def silent_peer() -> AsyncIterator[tuple[Peer, asyncio.Event]]:
+    """Never answers; the event says that its caller has closed the connection."""
     closed = asyncio.Event()
 
     async def listen(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
@@ -144,9 +149,22 @@ async def test_a_caller_that_gives_up_closes_its_connection() -> None:
         closed.set()
 
     async with peer(then=listen) as service:
+        yield service, closed
+
+
+async def test_a_caller_that_gives_up_closes_its_connection() -> None:
+    async with silent_peer() as (service, closed):
         stuck = asyncio.create_task(service.ask())
         await until(lambda: arrived(service, 1))
         stuck.cancel()
+        await asyncio.wait_for(closed.wait(), 5)
+        assert await idle(service.pushes)
+
+
+async def test_an_answer_that_does_not_come_in_time_closes_the_connection() -> None:
+    async with silent_peer() as (service, closed):
+        with pytest.raises(TimeoutError):
+            await service.ask(seconds=0.05)
         await asyncio.wait_for(closed.wait(), 5)
         assert await idle(service.pushes)
 
@@ -155,7 +173,7 @@ async def test_nobody_there_is_an_error() -> None:
     async with peer(OK) as service:
         url = service.url
     with pytest.raises(OSError, match=r"Connect call failed|refused"):
-        await Pushes(1000).call("POST", urlsplit(url), {}, b"")
+        await Pushes(1000).call("POST", urlsplit(url), {}, b"", 60)
 
 
 async def test_a_header_cannot_smuggle_another() -> None:

@@ -152,10 +152,10 @@ class Outbound:
         self.calls += 1
         began = time.monotonic()
         try:
-            async with asyncio.timeout(seconds):
-                if step and self._pushes.takes(url, split):
-                    answer = await self._pushes.call(method, split, headers, body)
-                else:
+            if step and self._pushes.takes(url, split):
+                answer = await self._pushes.call(method, split, headers, body, seconds)
+            else:
+                async with asyncio.timeout(seconds):
                     answer = await self._ask(method, url, headers, body)
         except TooLarge as e:
             raise NodeFailed(

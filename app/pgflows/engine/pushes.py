@@ -46,9 +46,18 @@ class Pushes:
         return split.scheme == "http" and not split.fragment and PLAIN.fullmatch(url) is not None
 
     async def call(
-        self, method: str, split: SplitResult, headers: Mapping[str, str], body: bytes | None
+        self,
+        method: str,
+        split: SplitResult,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        seconds: float,
     ) -> Answer:
-        """Raises OSError where nobody answers, TooLarge, or ValueError for what cannot be sent."""
+        """Raises OSError where nobody answers (TimeoutError: not in time), TooLarge, or ValueError
+        for what cannot be sent.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
         request = _request(method, split, headers, body)
         address = (split.hostname or "", split.port or 80)
         free = self._free.setdefault(address, [])
@@ -57,10 +66,11 @@ class Pushes:
             kept = free.pop()
             connection = kept if kept.open else None
         if connection is None:
-            _, connection = await asyncio.get_running_loop().create_connection(
-                lambda: Connection(self._most), *address
-            )
-        answer = await connection.exchange(request)
+            async with asyncio.timeout(seconds):
+                _, connection = await loop.create_connection(
+                    lambda: Connection(self._most), *address
+                )
+        answer = await connection.exchange(request, until)
         if connection.open:
             free.append(connection)
         return answer
@@ -106,13 +116,15 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    async def exchange(self, request: bytes) -> Answer:
-        """A caller that is cancelled leaves a closed connection behind."""
+    async def exchange(self, request: bytes, until: float) -> Answer:
+        """`until` is a time of the loop. A caller that is cancelled leaves a closed connection."""
         if self._transport is None or self._transport.is_closing():
             raise ConnectionResetError("the connection was closed")
         self._parser = httptools.HttpResponseParser(self)
         self._answer, self._chunks, self._size = Answer(), [], 0
-        self._answering = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self._answering = loop.create_future()
+        timer = loop.call_at(until, self._fail, TimeoutError())  # cheaper than asyncio.timeout
         self._transport.write(request)
         try:
             return await self._answering
@@ -120,6 +132,7 @@ class Connection(asyncio.Protocol):
             self.close()
             raise
         finally:
+            timer.cancel()
             self._answering = None
 
     # -- what the transport says
