@@ -13,7 +13,9 @@ import asyncpg
 from tests.bench.harness import (
     NOTHING_LEFT,
     TWO,
+    Ten,
     at_once,
+    connections,
     deployment,
     raw_floor,
     report,
@@ -61,14 +63,14 @@ async def seconds(conn: asyncpg.Connection[Any], start: str) -> float:
     return time.perf_counter() - began
 
 
-async def wake_ups(dsn: str, conn: asyncpg.Connection[Any], runs: int) -> list[float]:
+async def wake_ups(ten: Ten, conn: asyncpg.Connection[Any], runs: int) -> list[float]:
     """Milliseconds from one statement that signals all runs to the end of each."""
     ids: list[str] = []
 
     async def start(c: asyncpg.Connection[Any]) -> None:
         ids.append(await c.fetchval("select df.start(df.wait_for_signal('go'))"))
 
-    await at_once(dsn, runs, start)
+    await at_once(ten, runs, start)
     await until_true(conn, PARKED)
     now = await conn.fetchval("select clock_timestamp()")
     await conn.execute("select df.signal(i, 'go', '{}') from unnest($1::text[]) i", ids)
@@ -80,16 +82,16 @@ async def run(dsn: str, options: argparse.Namespace) -> None:
     conn = await asyncpg.connect(dsn)
     await conn.execute("create table if not exists public.effects (n integer)")
     rounds = []
-    async with deployment(dsn, *TWO):
-        await at_once(dsn, 50, lambda c: c.fetchval(THREE))
+    async with deployment(dsn, *TWO), connections(dsn) as ten:
+        await at_once(ten, 50, lambda c: c.fetchval(THREE))
         for _ in range(options.rounds):
-            raw = await raw_floor(dsn, options.workflows)
+            raw = await raw_floor(ten, options.workflows)
             began = time.perf_counter()
-            await at_once(dsn, options.workflows, lambda c: c.fetchval(THREE))
+            await at_once(ten, options.workflows, lambda c: c.fetchval(THREE))
             await until_true(conn, NOTHING_LEFT)
             rate = options.workflows / (time.perf_counter() - began)
             spread = [await seconds(conn, f"select df.start({tree(100)})") for _ in range(5)]
-            signalled = await wake_ups(dsn, conn, options.workflows)
+            signalled = await wake_ups(ten, conn, options.workflows)
             rounds.append(
                 Figures(
                     raw,

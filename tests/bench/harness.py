@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import asyncpg
 import psutil
@@ -70,39 +70,44 @@ class Meter:
         )
 
 
-async def raw_floor(dsn: str, workflows: int) -> float:
-    """Workflows per second of five own commits each, over ten connections."""
-    pool = [await asyncpg.connect(dsn) for _ in range(CONNECTIONS)]
-    table = "create table if not exists public.raw_floor (id int, step int, data jsonb)"
-    await pool[0].execute(table)
-    left = iter(range(workflows))
+Ten: TypeAlias = "list[asyncpg.Connection[Any]]"
 
-    async def work(conn: asyncpg.Connection[Any]) -> None:
-        for n in left:
-            for step in range(5):
-                await conn.execute(INSERT, n, step, ORDER)
+
+@asynccontextmanager
+async def connections(dsn: str) -> AsyncIterator[Ten]:
+    """What starts workflows, and writes the raw floor's rows: open before anything is timed."""
+    ten = [await asyncpg.connect(dsn) for _ in range(CONNECTIONS)]
+    await ten[0].execute(
+        "create table if not exists public.raw_floor (id int, step int, data jsonb)"
+    )
+    yield ten
+    for conn in ten:
+        await conn.close()
+
+
+async def raw_floor(ten: Ten, workflows: int) -> float:
+    """Workflows per second of five own commits each, over ten connections."""
+
+    async def five(conn: asyncpg.Connection[Any]) -> None:
+        for step in range(5):
+            await conn.execute(INSERT, 1, step, ORDER)
 
     began = time.perf_counter()
-    await asyncio.gather(*map(work, pool))
+    await at_once(ten, workflows, five)
     seconds = time.perf_counter() - began
-    await pool[0].execute("drop table public.raw_floor")
-    for conn in pool:
-        await conn.close()
+    await ten[0].execute("truncate public.raw_floor")
     return workflows / seconds
 
 
-async def at_once(dsn: str, number: int, work: Callable[[Any], Awaitable[Any]]) -> None:
+async def at_once(ten: Ten, number: int, work: Callable[[Any], Awaitable[Any]]) -> None:
     """`work(connection)` so many times over ten connections."""
-    pool = [await asyncpg.connect(dsn) for _ in range(CONNECTIONS)]
     left = iter(range(number))
 
     async def drain(conn: asyncpg.Connection[Any]) -> None:
         for _ in left:
             await work(conn)
 
-    await asyncio.gather(*map(drain, pool))
-    for conn in pool:
-        await conn.close()
+    await asyncio.gather(*map(drain, ten))
 
 
 async def until_true(conn: asyncpg.Connection[Any], query: str, *args: object) -> None:

@@ -17,7 +17,9 @@ from tests.bench.harness import (
     TWO,
     WORKFLOW,
     Meter,
+    Ten,
     at_once,
+    connections,
     deployment,
     raw_floor,
     report,
@@ -42,9 +44,9 @@ class Figures:
     idle_statements: float
 
 
-async def throughput(dsn: str, conn: asyncpg.Connection[Any], workflows: int) -> float:
+async def throughput(ten: Ten, conn: asyncpg.Connection[Any], workflows: int) -> float:
     began = time.perf_counter()
-    await at_once(dsn, workflows, lambda c: c.fetchval(START, WORKFLOW, ORDER))
+    await at_once(ten, workflows, lambda c: c.fetchval(START, WORKFLOW, ORDER))
     await until_true(conn, NOTHING_LEFT)
     return workflows / (time.perf_counter() - began)
 
@@ -82,13 +84,13 @@ async def measure(
 ) -> list[Figures]:
     conn = await asyncpg.connect(dsn)
     rounds = []
-    async with deployment(dsn, *commands) as pids:
+    async with deployment(dsn, *commands) as pids, connections(dsn) as ten:
         meter = Meter(conn, postmaster, pids)
-        await throughput(dsn, conn, min(options.workflows, 200))
+        await throughput(ten, conn, min(options.workflows, 200))
         for _ in range(options.rounds):
-            raw = await raw_floor(dsn, options.workflows)
+            raw = await raw_floor(ten, options.workflows)
             before = await meter.usage()
-            rate = await throughput(dsn, conn, options.workflows)
+            rate = await throughput(ten, conn, options.workflows)
             after = await meter.usage()
             taken = await latencies(conn)
             n = options.workflows
