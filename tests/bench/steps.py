@@ -23,6 +23,7 @@ from tests.bench.harness import (
     deployment,
     raw_floor,
     report,
+    reported,
     until_true,
 )
 
@@ -89,8 +90,10 @@ async def measure(
         await throughput(ten, conn, min(options.workflows, 200))
         for _ in range(options.rounds):
             raw = await raw_floor(ten, options.workflows)
+            await reported(ten)
             before = await meter.usage()
             rate = await throughput(ten, conn, options.workflows)
+            await reported(ten)
             after = await meter.usage()
             taken = await latencies(conn)
             n = options.workflows

@@ -20,6 +20,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pgflows.errors import ServiceUnavailable, SignatureRefused, StepNotFound
@@ -63,23 +64,35 @@ async def push(request: Request, step: str) -> Response:
 
 
 async def _run(service: Service, request: Request, step: str) -> Response:
-    headers = request.headers
-    if "x-pgflows-signature" not in headers:
+    given = {name: value.decode("latin-1") for name, value in request.scope["headers"]}
+    signature = given.get(b"x-pgflows-signature")
+    if signature is None:
         raise SignatureRefused("the request is not signed")  # before its body is taken in
-    body = await Request(request.scope, limited(request.receive, MAX_PUSH)).body()
     call = StepCall(
-        df_id=headers.get("x-df-instance-id", ""),
+        df_id=given.get(b"x-df-instance-id", ""),
         step=step,
-        step_key=headers.get("x-pgflows-step-key", ""),
-        call=headers.get("x-pgflows-call", ""),
-        signature=headers.get("x-pgflows-signature", ""),
-        body=body,
+        step_key=given.get(b"x-pgflows-step-key", ""),
+        call=given.get(b"x-pgflows-call", ""),
+        signature=signature,
+        body=await _body(limited(request.receive, MAX_PUSH)),
     )
     await service.ledger.verify(call)
     if step not in service.app.steps:
         raise StepNotFound(f"this service has no step {step}", step=step)
     outcome = await service.runner.run_step(call)
     return Response(outcome.body, outcome.status, outcome.headers, "application/json")
+
+
+async def _body(receive: Receive) -> bytes:
+    """As `Request.body`, which takes a tenth of a push's time."""
+    chunks: list[bytes] = []
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunks.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return b"".join(chunks)
 
 
 class PushRoute(APIRoute):
