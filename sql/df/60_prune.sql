@@ -11,7 +11,7 @@ begin
   end if;
   delete from df._graphs g
   where g.hash in (
-    select o.hash from df._graphs o where o.created_at < clock_timestamp() - interval '1 hour' limit p_most for update skip locked
+    select o.hash from df._graphs o where o.created_at < clock_timestamp() - interval '1 hour' limit 2000 for update skip locked
   );
   select array_agg(old.id) into v_ids from (
     select i.id from df.instances i

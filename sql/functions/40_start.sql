@@ -60,8 +60,8 @@ language sql immutable as $$
   where p_schema -> 'additionalProperties' = 'false' and not coalesce(p_schema -> 'properties', '{}') ? k
 $$;
 
--- Raises where workflow, input or attributes are not in order, and says what is wrong.
-create or replace function pgflows._check_start(p_workflow text, p_input jsonb, p_attributes jsonb)
+-- Raises where workflow, input or attributes are not in order, and says what is wrong. p_version is the active one, if any.
+create or replace function pgflows._check_start(p_workflow text, p_version text, p_input jsonb, p_attributes jsonb)
 returns void language plpgsql stable as $$
 declare
   v_schema jsonb;
@@ -71,7 +71,7 @@ declare
   v_size integer := octet_length(p_input::text);
   v_most bigint := (select s.value::text::bigint from pgflows.settings s where s.name = 'max_input_bytes');
 begin
-  select w.input_schema into v_schema from pgflows.workflows w where w.name = p_workflow and w.active;
+  select w.input_schema into v_schema from pgflows.workflows w where w.name = p_workflow and w.version = p_version;
   if not found then
     raise exception 'there is no workflow %', p_workflow using errcode = 'PF010',
       detail = jsonb_build_object('workflow', p_workflow),
@@ -93,9 +93,9 @@ begin
   end if;
 end $$;
 
--- What an idempotency key started before, if it was the same.
+-- What an idempotency key started before, if it was the same. Volatile: it looks at what has been committed by now.
 create or replace function pgflows._started_before(p_workflow text, p_input jsonb, p_key text)
-returns uuid language plpgsql stable as $$
+returns uuid language plpgsql volatile as $$
 declare
   v_before pgflows.instances;
 begin
@@ -126,7 +126,7 @@ begin
   into v_version, v_template, graph, v_fits
   from pgflows.workflows w where w.name = p_workflow and w.active;
   if v_fits is not true then
-    perform pgflows._check_start(p_workflow, p_input, p_attributes);
+    perform pgflows._check_start(p_workflow, v_version, p_input, p_attributes);
   end if;
   insert into pgflows.instances as i (instance_id, workflow, version, input, label, attributes, idempotency_key, started_by)
   values (pgflows.uuid7(), p_workflow, v_version, p_input, p_label, p_attributes, p_key, session_user)

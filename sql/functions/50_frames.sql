@@ -6,7 +6,9 @@
 -- All three answer a repeated call as they answered the first, also while the first is still under way (an
 -- orchestrator that died may have left its session behind), and refuse runs of other submitters: otherwise they
 -- would sign anything for anybody. Functions with an underscore have the search_path of these three: setting it
--- once more would double the cost of a call. The last two versions of a strand are kept, for the repeated call.
+-- once more would double the cost of a call. The last two versions of a strand are kept, for the repeated call;
+-- frames.ret is what put answered where it asked for no steps, else env says it all (@p, the steps that are awaited).
+-- An engine of ours calls 55_batches.sql, for many runs at once, before it calls these.
 
 create or replace function pgflows._run_of(p_df_id text)
 returns uuid language plpgsql stable as $$

@@ -214,3 +214,39 @@ async def test_the_version_defined_last_is_started(books: Books) -> None:
     await books.define("w", version="1")
     await books.start()
     assert await books.owner.fetchval("select count(*) from pgflows.workflows where active") == 1
+
+
+NAMED = 'it"s a \\ $name'
+SIMPLE = {
+    "type": "object",
+    "properties": {NAMED: {"type": "string"}, "n": {"type": "number"}, "list": {"type": "array"}},
+    "required": [NAMED],
+}
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({NAMED: "x"}, None),
+        ({NAMED: "x", "n": 1.5, "list": [], "other": None}, None),
+        ({}, "is missing"),
+        ({NAMED: None}, "is of the wrong type: null"),
+        ({NAMED: "x", "n": "1"}, "is of the wrong type: string"),
+        ({NAMED: "x", "list": {}}, "is of the wrong type: object"),
+        ([{NAMED: "x"}], "must be an object"),
+    ],
+)
+async def test_a_simple_model_is_checked_at_once(
+    books: Books, given: Any, problem: str | None
+) -> None:
+    await books.define(schema=SIMPLE)
+    plain = await books.owner.fetchval(
+        "select $1::jsonb @@ w.plain_input from pgflows.workflows w", given
+    )
+    assert (plain is True) == (problem is None)
+    if problem is None:
+        assert await books.start(given)
+    else:
+        with pytest.raises(asyncpg.PostgresError, match=problem) as e:
+            await books.owner.fetchval("select pgflows.start('w', $1)", given)
+        assert e.value.sqlstate == "PF011"
