@@ -173,3 +173,20 @@ async def test_a_session_keeps_no_lock_while_it_is_idle(
             instance = await owner.fetchval("select df.start($1)", text)
             await finished(owner, instance)
             assert await until(lambda: owner.fetchval(held), what="the lock of an idle session")
+
+
+async def test_a_compiled_statement_that_cannot_be_prepared_fails_alone(
+    database: Database, owner: Connection
+) -> None:
+    run = await asyncpg.connect(database.run_dsn)
+    engines = "select array_agg(epoch_id) from df._worker_epoch"
+    async with running_engine(database):
+        before = await until(lambda: owner.fetchval(engines), what="the engine")
+        texts = ["/*pgflows*/ select 1 nonsense here", "/*pgflows*/ select 2 as x"] * 2
+        starts = "select array_agg(df.start(df.sql(t))) from unnest($1::text[]) t"
+        ended = [await finished(owner, i) for i in await run.fetchval(starts, texts)]
+        assert await owner.fetchval(engines) == before
+    await run.close()
+    assert [status for status, _, _ in ended] == ["failed", "completed"] * 2
+    assert "syntax error" in ended[0][1]
+    assert ended[2][1] == ended[0][1]

@@ -50,6 +50,11 @@ class Shape:
     each: str | None
     versioned: bool
 
+    def filled(self, instance: str, version: int) -> str:
+        """The statement for one run, with its values in it."""
+        text = self.one.partition(" as ")[2]
+        return text.replace("$1", f"'{instance}'").replace("$2", str(version))
+
 
 def shape_of(query: str) -> Shape | None:
     """None where the statement is not of our renderer, or holds a variable besides the two."""

@@ -9,6 +9,7 @@ follows it.
 from __future__ import annotations
 
 import asyncio
+import logging
 import uuid
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,9 +17,12 @@ from weakref import WeakKeyDictionary
 
 import asyncpg
 
+from pgflows import db
 from pgflows.engine.checkpoint import ClaimLost, Columns, Spoiled, State, Write
 from pgflows.engine.compiled import Shape, unprepared
 from pgflows.engine.results import NodeFailed, Result
+
+log = logging.getLogger("pgflows.engine")
 
 RUN = (
     "select * from df._run($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18,$19,$20)"
@@ -49,7 +53,7 @@ class Lane:
         self._most = most
         self._pending: list[Ride] = []
         self._wake = asyncio.Event()
-        self._prepared: WeakKeyDictionary[asyncpg.Connection[Any], dict[str, str]] = (
+        self._prepared: WeakKeyDictionary[asyncpg.Connection[Any], dict[str, str | None]] = (
             WeakKeyDictionary()
         )
         self.batches = 0
@@ -95,6 +99,9 @@ class Lane:
                 texts.append(unprepared(ride.text))
                 continue
             name = await self._name(conn, ride.shape)
+            if name is None:
+                texts.append(ride.shape.filled(ride.instance, ride.version))
+                continue
             texts.append(f"execute {name} ('{ride.instance}', {ride.version})")
             if ride.shape.each is not None:
                 alike.setdefault(name, []).append((ride.instance, ride.version, n))
@@ -103,17 +110,25 @@ class Lane:
             for name, entries in alike.items()
         ]
 
-    async def _name(self, conn: asyncpg.Connection[Any], shape: Shape) -> str:
-        """A shape is prepared once a session, so it is planned once."""
+    async def _name(self, conn: asyncpg.Connection[Any], shape: Shape) -> str | None:
+        """A shape is prepared once a session, so it is planned once.
+
+        None where PostgreSQL refuses that: then it is run as text, and fails its own node only.
+        """
         known = self._prepared.setdefault(conn, {})
-        name = known.get(shape.one)
-        if name is None:
-            name = f"node_{len(known) + 1}"
-            await conn.execute(f"prepare {name} {shape.one}")
-            if shape.each is not None:
-                await conn.execute(f"prepare each_{name} {shape.each}")
+        if shape.one not in known:
+            name: str | None = f"node_{len(known) + 1}"
+            try:
+                await conn.execute(f"prepare {name} {shape.one}")
+                if shape.each is not None:
+                    await conn.execute(f"prepare each_{name} {shape.each}")
+            except asyncpg.PostgresError as e:
+                if db.is_lost(e):
+                    raise
+                log.warning("a compiled statement cannot be prepared (%s): %s", e, shape.one)
+                name = None
             known[shape.one] = name
-        return name
+        return known[shape.one]
 
     async def _batch(self, conn: asyncpg.Connection[Any], batch: list[Ride]) -> None:
         self.batches += 1
