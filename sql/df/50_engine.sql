@@ -54,7 +54,8 @@ end $$;
 -- their runs may have caused. So a death counts against the runs that the engine had taken within its last minute
 -- and that have come no further since the death before. _claim hands out runs with two deaths or more with care, so
 -- that the culprit is soon alone when it kills: then the fifth death, or a later one, fails it. Where the server
--- itself was away nobody is blamed.
+-- recovered from a crash nobody is blamed for what may be an engine's way of hearing of it; where it was started anew,
+-- engines that live have come back by now (_heartbeat), so those that have not died with it.
 create or replace function df._free(p_engines uuid[], p_died boolean default false)
 returns integer language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -62,8 +63,12 @@ declare
   v_freed integer;
   v_hopeless text[];
 begin
+  if p_died then
+    perform set_config('synchronous_commit', 'on', true);  -- what is counted here must outlive the next crash
+  end if;
   with held as materialized (
-    select w.instance_id, w.failures, w.progress, p_died and e.last_seen_at > v_up
+    select w.instance_id, w.failures, w.progress,
+      p_died and (e.last_seen_at > v_up or e.last_seen_at < pg_postmaster_start_time())
         and w.wake_at > e.last_seen_at - interval '1 min' as blamed,
       w.wake_at > e.last_seen_at - interval '10 s' as young
     from df._work w left join df._worker_epoch e on e.epoch_id = w.owner
@@ -102,8 +107,8 @@ begin
   delete from df._awake where engine = p_engine;
 end $$;
 
--- Once a second: "I live". Frees what dead engines held (a locked row waits for the next beat) and tells
--- the database's time, whether this engine was declared dead meanwhile, and when the next free instance is due.
+-- Once a second: "I live". Frees what dead engines held (a locked row waits for the next beat; engines have time to come
+-- back to a server that was away) and tells the database's time, whether this engine was declared dead meanwhile, and when the next free instance is due.
 create or replace function df._heartbeat(p_engine uuid)
 returns table (at timestamptz, alive boolean, due timestamptz)
 language plpgsql set search_path = pg_catalog, pg_temp as $$
@@ -113,7 +118,7 @@ begin
   update df._worker_epoch set last_seen_at = clock_timestamp() where epoch_id = p_engine;
   alive := found;
   select array_agg(e.epoch_id) into v_dead from df._worker_epoch e
-  where e.last_seen_at < clock_timestamp() - df._dead_after();
+  where greatest(e.last_seen_at, pg_postmaster_start_time()) < clock_timestamp() - df._dead_after();
   if v_dead is not null then
     perform df._free(v_dead, p_died => true);
     delete from df._worker_epoch e where e.epoch_id = any (v_dead)
@@ -130,7 +135,8 @@ end $$;
 
 -- By the statement's time: a function that may change in mid-statement, such as clock_timestamp(), cannot bound an
 -- index scan, and all that sleep would be looked at.
--- p_promise: the engine looks again within 60 ms, as long as it lives.
+-- p_promise: the engine looks again within 60 ms, as long as it lives. Claims are committed asynchronously, but for those of
+-- runs that something went wrong with: if one of them takes everything down at once, it must be known who had it.
 create or replace function df._claim(p_engine uuid, p_limit integer, p_promise boolean default false)
 returns table (
   instance_id text, token uuid, label text, role text, root_node text, template bytea,
@@ -166,13 +172,14 @@ returns table (
     update df._work w set owner = p_engine, token = gen_random_uuid(), wake_at = clock_timestamp(),
       state = coalesce(w.state, '{}')
     from due where w.instance_id = due.instance_id
-    returning w.instance_id, w.token, w.template, w.vars, due.state
+    returning w.instance_id, w.token, w.template, w.vars, due.state, w.failures
   )
   select t.instance_id::text, t.token, i.label, r.rolname::text, i.root_node::text, t.template,
     t.vars, t.state, i.database
   from taken t
   join df.instances i on i.id = t.instance_id
   left join pg_roles r on r.oid = i.submitted_by
+  where t.failures = 0 or set_config('synchronous_commit', 'on', true) is not null
 $$;
 
 create or replace function df._load(p_instances text[])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -260,4 +261,44 @@ async def test_a_statement_that_takes_the_server_down_is_given_up(
     assert "the session of its statement ended" in await runs.output(poison)
     assert await runs.ended(good) == "completed"
     assert await runs.effects() == ["good"]
+    await runs.conn.close()
+
+
+@pytest.mark.slow
+async def test_a_statement_that_takes_everything_down_is_given_up(
+    own_server: EmbeddedServer, spawn: Spawn
+) -> None:
+    """Server and engine die together, as in a container that runs out of memory."""
+    dsn = own_server.socket_dsn()
+    conn = await asyncpg.connect(dsn)
+    await conn.execute(EFFECTS)
+    poison = await Runs(conn).start("df.sql('select pg_sleep(60) /* crashes here */ as n')")
+    good = [await Runs(conn).start(f"df.seq('select 1', {effect(str(n))})") for n in range(3)]
+    late = await Runs(conn).start(f"df.seq('select pg_sleep(1.5) as n', {effect('late')})")
+    await conn.close()
+    engine = spawn("engine", dsn=dsn)
+    deaths = 0
+    while True:
+        conn = await reconnected(dsn)
+        runs = Runs(conn)
+
+        async def fatal(runs: Runs = runs) -> str:
+            if await runs.status(poison) == "failed":
+                return "over"
+            return "now" if await runs.conn.fetchval(CRASHING) else ""
+
+        found = await until(fatal, 30, "the next death")
+        if found == "over":
+            break
+        deaths += 1
+        assert deaths < 9, "nobody is blamed"
+        engine.kill()
+        conn.terminate()
+        await asyncio.to_thread(own_server.restart, "immediate")
+        engine.start()
+    assert deaths >= 5
+    assert "at least five engines died" in await runs.output(poison)
+    for instance in [*good, late]:
+        assert await runs.ended(instance) == "completed"
+    assert await runs.effects() == ["0", "1", "2", "late"]
     await runs.conn.close()

@@ -37,6 +37,7 @@ from pgflows.testing import crash_point
 log = logging.getLogger("pgflows.engine")
 
 BEAT, SHOW_AFTER, LANES = 1.0, 0.25, 2
+CAREFUL = 3.0  # for so long claims of a new engine are durable: it may be new after a crash
 BUSY, LOOK_EVERY, LOOK_FOR = 32, 0.005, 0.065
 ENOUGH, ROOM = 50, 16
 PRUNE_SECONDS, PRUNE_MOST = 60.0, 200
@@ -72,6 +73,7 @@ class Session:
         self._bases_read = -BEAT
         self._refreshing: asyncio.Task[None] | None = None
         self._opened = 0.0
+        self._careful = True
         self._finished = 0
 
     @property
@@ -82,7 +84,7 @@ class Session:
 
     async def run(self) -> None:
         async with AsyncExitStack() as stack:
-            control = await self._connection(stack, {"synchronous_commit": "off"})
+            control = await self._connection(stack, {})
             await self._logins.learn(control)
             self._claims = Claims(control, self.id)
             self._checkpointer = Checkpointer(await self._connection(stack, {}))
@@ -199,6 +201,9 @@ class Session:
                 self._look_until = None
 
     async def _beat(self) -> None:
+        if self._careful and time.monotonic() - self._opened > CAREFUL:
+            self._careful = False
+            await self._claims.hurry()
         at, alive, due = await self._claims.beat()
         self._clock = (at.timestamp(), time.monotonic())
         self._due = due.timestamp() if due is not None else None
