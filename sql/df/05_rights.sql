@@ -1,41 +1,23 @@
 -- What every later file of this folder leans on.
---   _close      takes from PUBLIC what a new function gives it, and gives it to the roles that use df
+--   _close      says which of the functions PUBLIC may execute
 --   _compact    JSON as text without spaces
 --   _inside     refuses a call that a run's own statements may not make
--- Functions are open to nobody but the owner until df.grant_usage names a role.
+-- Nobody but the owner may use the schema until df.grant_usage, or a GRANT, lets a role in.
 
--- Called by the last file. A function that nobody has granted or revoked yet is new: PUBLIC may execute
--- it by default. Roles that may use df.start were let in before, so they get what has been added since.
+-- Called by the last file. What nobody has granted or revoked yet is new, and PUBLIC may execute it by default.
 create or replace function df._close()
 returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-  v_function regprocedure;
-  v_role record;
+  v_function record;
 begin
   for v_function in
-    select p.oid::regprocedure from pg_proc p
+    select p.oid::regprocedure as name, df._is_ordinary(p.proname) as ordinary from pg_proc p
     where p.pronamespace = 'df'::regnamespace and p.proacl is null
   loop
-    execute format('revoke all on function %s from public', v_function);
-  end loop;
-  if to_regprocedure('df.grant_usage(text,boolean,boolean)') is null
-    or to_regprocedure('df.start(text,text,text,text)') is null then
-    return;
-  end if;
-  for v_role in
-    select case a.grantee when 0 then 'public' else pg_get_userbyid(a.grantee)::text end as name, a.is_grantable,
-      http.calls, http.passes_on
-    from pg_proc p, aclexplode(p.proacl) a
-    cross join lateral (
-      select coalesce(bool_or(true), false) as calls, coalesce(bool_or(b.is_grantable), false) as passes_on
-      from pg_proc h, aclexplode(h.proacl) b
-      where h.pronamespace = 'df'::regnamespace and h.proname = 'http' and b.grantee = a.grantee
-    ) http
-    where p.oid = 'df.start(text,text,text,text)'::regprocedure and a.grantee <> p.proowner
-  loop
-    perform df.grant_usage(v_role.name, v_role.calls);
-    if v_role.is_grantable then
-      perform df.grant_usage(v_role.name, v_role.passes_on, with_grant => true);
+    if v_function.ordinary then
+      execute format('grant execute on function %s to public', v_function.name);
+    else
+      execute format('revoke all on function %s from public', v_function.name);
     end if;
   end loop;
 end $$;

@@ -202,6 +202,9 @@ begin
   elsif not v_role.rolcanlogin then
     raise exception 'role % cannot log in, so no engine can run its statements', v_role.rolname using errcode = '42501',
       hint = 'start as a role with LOGIN';
+  elsif not has_column_privilege(p_role, 'df.instances', 'id', 'insert') then
+    raise exception 'role % may not start instances', v_role.rolname using errcode = '42501',
+      hint = 'df.grant_usage(role) allows it';
   end if;
 end $$;
 

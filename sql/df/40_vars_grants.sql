@@ -31,37 +31,38 @@ begin
   return 'OK';
 end $$;
 
--- What a privilege of use consists of, as the text between GRANT (or REVOKE) and TO (or FROM).
---   usage   building, starting, reading, cancelling; what an engine calls when it is logged in as the role
---   http    df.http and df.http_multipart
---   admin   passing rights on, and df.metrics, which counts everybody's instances
--- Nothing else: no table may be written but by handing over, and those of the engine cannot be read.
-create or replace function df._privileges()
-returns table (part text, privilege text)
-language sql stable set search_path = pg_catalog, pg_temp as $$
-  select 'usage', 'usage on schema df'
-  union all
-  select 'usage', g from unnest(array[
-    'select on df.instances', 'select on df.nodes', 'select on df._results',
-    'insert (envelope, label, database, mode) on df._submissions', 'insert (instance_id, verb, name, data) on df._requests',
-    'select, insert, update, delete on df.vars'
-  ]) g
-  union all
-  select case
-      when p.proname in ('http', 'http_multipart') then 'http'
-      when p.proname in ('grant_usage', 'revoke_usage', 'metrics', '_privileges', '_grantee') then 'admin'
-      else 'usage'
-    end, 'execute on function ' || p.oid::regprocedure
-  from pg_proc p
-  where p.pronamespace = 'df'::regnamespace and (
-    p.proname !~ '^_'
-    or p.proname in (
+-- What PUBLIC may execute: building, starting, reading, cancelling, and what an engine calls when it is logged in as a
+-- role. As on the extension, usage of the schema is what lets a role in. Not among them: what reaches other hosts or
+-- passes rights on, df.metrics, which counts everybody's instances, and what only engines and our own functions call.
+create or replace function df._is_ordinary(p_function name)
+returns boolean language sql immutable as $$
+  select p_function not in ('http', 'http_multipart', 'grant_usage', 'revoke_usage', 'metrics') and (
+    p_function !~ '^_'
+    or p_function in (
       '_is_type', '_envelope', '_order_node', '_read_envelope', '_configured', '_check_call', '_is_cron', '_compact',
       '_inside', '_if_then', '_else', '_loop_forever', '_bad_graph', '_check_node', '_is_configured', '_node_id', '_flatten',
       '_output', '_execution', '_function_name', '_prepared', '_nodes', '_seen', '_page', '_check_limit', '_status_mark', '_node_line', '_draw',
       '_privileges', '_grantee', '_begin_sealed', '_run', '_once', '_checkpoint', '_complete', '_fence'
     )
   )
+$$;
+
+-- What df.grant_usage gives, as the text between GRANT (or REVOKE) and TO (or FROM).
+--   usage   the schema and its tables; to insert into df.instances means to start (_check_submitter)
+--   http    df.http and df.http_multipart
+--   admin   passing rights on, and df.metrics
+create or replace function df._privileges()
+returns table (part text, privilege text)
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select 'usage', g from unnest(array[
+    'usage on schema df', 'select on df.instances', 'select on df.nodes', 'select, insert, update, delete on df.vars',
+    'insert (id, label, root_node, submitted_by, database) on df.instances', 'update (status, updated_at) on df.instances',
+    'insert (id, instance_id, node_type, query, result_name, left_node, right_node, submitted_by, database) on df.nodes'
+  ]) g
+  union all
+  select case when p.proname in ('http', 'http_multipart') then 'http' else 'admin' end, 'execute on function ' || p.oid::regprocedure
+  from pg_proc p
+  where p.pronamespace = 'df'::regnamespace and p.proname in ('http', 'http_multipart', 'grant_usage', 'revoke_usage', 'metrics')
 $$;
 
 create or replace function df._grantee(p_role text)
@@ -76,7 +77,7 @@ returns text language plpgsql volatile set search_path = pg_catalog, pg_temp as 
 declare
   v_privilege text;
 begin
-  if not has_function_privilege('df.start(text,text,text,text)', 'execute with grant option')
+  if not has_schema_privilege('df', 'usage with grant option')
     or (include_http and not has_function_privilege('df.http(text,text,text,jsonb,integer)', 'execute with grant option'))
     or (with_grant and not has_function_privilege('df.grant_usage(text,boolean,boolean)', 'execute with grant option')) then
     raise exception 'role % may not pass on what it was not given with grant option', current_user using errcode = '42501',
@@ -103,8 +104,8 @@ begin
     execute format('revoke %s from %s cascade', v_privilege, df._grantee(p_role));
   end loop;
   select string_agg(distinct pg_get_userbyid(a.grantor)::text, ', ') into v_others
-  from pg_proc p, aclexplode(p.proacl) a
-  where p.oid = 'df.start(text,text,text,text)'::regprocedure
+  from pg_namespace n, aclexplode(n.nspacl) a
+  where n.nspname = 'df' and a.privilege_type = 'USAGE'
     and a.grantee = case df._grantee(p_role) when 'public' then 0 else df._grantee(p_role)::regrole end;
   if v_others is not null then
     raise warning 'role % still may use df: it was let in by %', p_role, v_others

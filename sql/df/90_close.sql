@@ -1,2 +1,2 @@
--- Last of the folder: what the files before it have added is taken from PUBLIC and given to the roles that use df.
+-- Last of the folder: who may execute what the files before it have added.
 select df._close();

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import asyncpg
 import pytest
 
 from pgflows.db import Connection
-from tests.conformance.conftest import OTHER, USER
+from tests.conformance.conftest import OTHER, USER, running_engine
 from tests.conftest import Database
 
 DENIED = asyncpg.InsufficientPrivilegeError
@@ -136,23 +138,84 @@ async def test_a_checkpoint_without_the_token_of_a_claim_writes_nothing(
     assert await owner.fetchval("select df.status($1)", instance) == "pending"
 
 
-async def test_a_role_without_usage_may_do_nothing(database: Database, user: Connection) -> None:
+@pytest.fixture
+async def nobody(database: Database, owner: Connection) -> AsyncIterator[Connection]:
+    """A session of a role that may log in and no more."""
     admin = await asyncpg.connect(database.admin_dsn)
     await admin.execute("drop role if exists pgflows_test_nobody")
     await admin.execute("create role pgflows_test_nobody login")
-    nobody = await asyncpg.connect(database.as_role("pgflows_test_nobody"))
-    with pytest.raises(DENIED):
-        await nobody.fetchval("select df.version()")
-    await admin.execute("grant usage on schema df to pgflows_test_nobody")
-    open_to_all = await nobody.fetch(
-        "select p.oid::regprocedure from pg_proc p where p.pronamespace = 'df'::regnamespace "
-        "and has_function_privilege(p.oid, 'execute')"
-    )
-    assert open_to_all == []
-    await nobody.close()
+    session = await asyncpg.connect(database.as_role("pgflows_test_nobody"))
+    yield session
+    await session.close()
     await admin.execute("drop owned by pgflows_test_nobody")
     await admin.execute("drop role pgflows_test_nobody")
     await admin.close()
+
+
+async def test_a_role_without_usage_may_do_nothing(nobody: Connection, owner: Connection) -> None:
+    with pytest.raises(DENIED):
+        await nobody.fetchval("select df.version()")
+    await owner.execute("grant usage on schema df to pgflows_test_nobody")
+    assert await nobody.fetchval("select df.sql('select 1')")
+    with pytest.raises(DENIED, match="may not start instances"):
+        await nobody.fetchval("select df.start('select 1')")
+    for attempt in (
+        "df.list_instances()",
+        "df.setvar('a', 'b')",
+        "df.http('http://peer/')",
+        "df.http_multipart('http://peer/')",
+        "df.metrics()",
+        "df.grant_usage('pgflows_test_nobody')",
+    ):
+        with pytest.raises(DENIED):
+            await nobody.fetch(f"select * from {attempt}")  # noqa: S608
+
+
+GRANTS = """
+    grant usage on schema df to {0};
+    grant select on df.instances to {0};
+    grant update (status, updated_at) on df.instances to {0};
+    grant select on df.nodes to {0};
+    grant insert (id, label, root_node, submitted_by, database) on df.instances to {0};
+    grant insert (id, instance_id, node_type, query, result_name, left_node, right_node,
+        submitted_by, database) on df.nodes to {0};
+    grant select, insert, update, delete on df.vars to {0};
+"""
+
+
+@pytest.mark.parametrize("through", ["the role", "a group"])
+async def test_grants_written_by_hand_let_a_role_in(
+    database: Database, nobody: Connection, owner: Connection, through: str
+) -> None:
+    """The list is that of the extension's guide."""
+    role = "pgflows_test_nobody"
+    if through == "a group":
+        await owner.execute("create role pgflows_test_group nologin")
+        await owner.execute("grant pgflows_test_group to pgflows_test_nobody")
+        role = "pgflows_test_group"
+    await owner.execute(GRANTS.format(role))
+    await nobody.execute("select df.setvar('n', '7')")
+    async with running_engine(database):
+        done = await nobody.fetchval("select df.start('select {n} as n')")
+        assert await nobody.fetchval("select df.await_instance($1)", done) == "completed"
+        assert '"n": 7' in await nobody.fetchval("select df.result($1)", done)
+        waits = await nobody.fetchval("select df.start(df.wait_for_signal('go'))")
+        await nobody.fetchval("select df.signal($1, 'go')", waits)
+        assert await nobody.fetchval("select df.await_instance($1)", waits) == "completed"
+        gone = await nobody.fetchval("select df.start(df.sleep(60))")
+        await nobody.fetchval("select df.cancel($1)", gone)
+        assert await nobody.fetchval("select df.status($1)", gone) == "cancelled"
+    assert len(await nobody.fetch("select * from df.list_instances()")) == 3
+    with pytest.raises(DENIED):
+        await nobody.fetchval("select df.http('http://peer/')")
+    call = "df.http(text, text, text, jsonb, integer)"
+    await owner.execute(f"grant execute on function {call} to {role}")
+    assert await nobody.fetchval("select df.start(df.http('http://peer/'))")
+    await owner.execute("select df.revoke_usage($1)", role)
+    with pytest.raises(DENIED):
+        await nobody.fetchval("select df.start('select 1')")
+    if through == "a group":
+        await owner.execute("drop role pgflows_test_group")
 
 
 async def test_http_needs_its_own_grant(owner: Connection, other: Connection) -> None:
@@ -180,14 +243,15 @@ async def test_usage_can_be_revoked_and_passed_on(
     assert await other.fetchval("select df.start('select 1')")
 
 
-async def test_new_functions_reach_the_roles_that_use_df(
+async def test_new_functions_are_open_to_who_uses_df_and_internal_ones_are_not(
     owner: Connection, other: Connection
 ) -> None:
     await owner.execute("create function df.later() returns integer language sql as 'select 7'")
+    await owner.execute("create function df._inner() returns integer language sql as 'select 8'")
     await owner.execute("select df._close()")
     assert await other.fetchval("select df.later()") == 7
-    granted = "select has_function_privilege('public', 'df.later()', 'execute')"
-    assert await owner.fetchval(granted) is False
+    with pytest.raises(DENIED):
+        await other.fetchval("select df._inner()")
 
 
 async def test_superusers_and_roles_without_login_do_not_start(
