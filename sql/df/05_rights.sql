@@ -2,6 +2,7 @@
 --   _close      says which of the functions PUBLIC may execute
 --   _compact    JSON as text without spaces
 --   _inside     refuses a call that a run's own statements may not make
+--   _is_on      reads a switch
 -- Nobody but the owner may use the schema until df.grant_usage, or a GRANT, lets a role in.
 
 -- Called by the last file. What nobody has granted or revoked yet is new, and PUBLIC may execute it by default.
@@ -35,6 +36,12 @@ begin
     raise exception 'df.%() cannot be called inside a workflow - %', p_function, p_reason using errcode = 'PF105';
   end if;
 end $$;
+
+-- A switch that nobody declared is kept as it was written: on, true, yes, 1.
+create or replace function df._is_on(p_setting text)
+returns boolean language sql stable as $$
+  select coalesce(nullif(current_setting(p_setting, true), '')::boolean, false)
+$$;
 
 -- An engine whose last heartbeat is older than this is dead.
 create or replace function df._dead_after()

@@ -195,8 +195,7 @@ declare
   v_role record;
 begin
   select r.rolname, r.rolcanlogin, r.rolsuper into v_role from pg_roles r where r.oid = p_role;
-  if v_role.rolsuper and coalesce(current_setting('pgflows.allow_superuser', true), '') <> 'on'
-    and coalesce(current_setting('pg_durable.enable_superuser_instances', true), '') <> 'on' then
+  if v_role.rolsuper and not df._is_on('pgflows.allow_superuser') and not df._is_on('pg_durable.enable_superuser_instances') then
     raise exception 'role % is a superuser and may not start instances', v_role.rolname using errcode = '42501',
       hint = 'start as an ordinary role, or set pgflows.allow_superuser = on';
   elsif not v_role.rolcanlogin then

@@ -219,11 +219,13 @@ begin
 end $$;
 
 create or replace function df._check_limit(p_limit integer)
-returns void language plpgsql immutable as $$
+returns void language plpgsql stable as $$
+declare
+  v_most integer := coalesce(nullif(current_setting('pg_durable.list_instances_max_limit', true), ''), '1000');
 begin
-  if p_limit > 1000 then
-    raise exception 'df.list_instances: % rows at once are more than the limit of 1000', p_limit using errcode = 'PF103',
-      detail = jsonb_build_object('field', 'limit_count', 'limit', 1000)::text,
+  if p_limit > v_most then
+    raise exception 'df.list_instances: % rows at once are more than the limit of %', p_limit, v_most using errcode = 'PF103',
+      detail = jsonb_build_object('field', 'limit_count', 'limit', v_most)::text,
       hint = 'read page by page: df.list_instances(status, limit, label, after_cursor)';
   elsif p_limit < 1 or p_limit is null then
     raise exception 'df.list_instances: the limit must be at least 1' using errcode = 'PF104',

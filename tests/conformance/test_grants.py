@@ -128,12 +128,14 @@ async def test_a_revocation_says_whose_grant_is_left(
     assert await other.fetchval("select df.start('select 1')")
 
 
+@pytest.mark.parametrize("said", ["on", "true", "'1'"])
 async def test_superusers_are_let_in_by_the_extensions_setting(
-    database: Database, admin: Connection
+    database: Database, admin: Connection, said: str
 ) -> None:
-    with pytest.raises(DENIED, match="superuser"):
-        await admin.fetchval("select df.start('select 1')")
-    await admin.execute("set pg_durable.enable_superuser_instances = on")
+    for before in ("off", "''", said):
+        with pytest.raises(DENIED, match="superuser"):
+            await admin.fetchval("select df.start('select 1')")
+        await admin.execute(f"set pg_durable.enable_superuser_instances = {before}")
     async with running_engine(database):
         instance = await admin.fetchval("select df.start('select current_user::text as me')")
         assert await admin.fetchval("select df.await_instance($1)", instance) == "completed"

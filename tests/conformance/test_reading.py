@@ -61,6 +61,14 @@ async def test_a_bad_limit_or_cursor_is_refused(user: Connection, call: str, cod
     assert refused.value.sqlstate == code
 
 
+async def test_the_limit_of_a_page_is_a_setting(user: Connection) -> None:
+    await user.execute("set pg_durable.list_instances_max_limit = 5000")
+    assert await user.fetch("select * from df.list_instances(null, 5000)") == []
+    await user.execute("set pg_durable.list_instances_max_limit = 3")
+    with pytest.raises(asyncpg.PostgresError, match="4 rows at once are more than the limit of 3"):
+        await user.fetch("select * from df.list_instances(null, 4, null)")
+
+
 async def test_a_cancelled_instance_stays_cancelled(user: Connection, owner: Connection) -> None:
     instance = await start(user, "df.seq('select 1', df.sleep(5))")
     answer = await user.fetchval("select df.cancel($1, 'no longer wanted')", instance)
