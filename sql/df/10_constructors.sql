@@ -37,7 +37,7 @@ declare
   v_value json;
 begin
   if json_typeof(p_node) is distinct from 'object' or not df._is_type(p_node ->> 'node_type') then
-    raise exception 'invalid graph: % is not a node', p_path using errcode = 'PF101',
+    raise exception 'Invalid durable function graph: % is not a node', p_path using errcode = 'PF101',
       detail = jsonb_build_object('path', p_path)::text;
   end if;
   foreach v_key in array array['left_node', 'right_node', 'condition_node'] loop
@@ -56,7 +56,7 @@ begin
   foreach v_key in array array['query', 'result_name'] loop
     v_value := p_node -> v_key;
     if json_typeof(v_value) not in ('null', 'string') then
-      raise exception 'invalid graph: %.% is not a string', p_path, v_key using errcode = 'PF101',
+      raise exception 'Invalid durable function graph: %.% is not a string', p_path, v_key using errcode = 'PF101',
         detail = jsonb_build_object('path', p_path || '.' || v_key)::text;
     elsif json_typeof(v_value) = 'string' then
       v_text := v_text || ',' || pg_catalog.to_json(v_key)::text || ':' || pg_catalog.to_json(v_value #>> '{}')::text;
@@ -174,7 +174,7 @@ create or replace function df.sleep(seconds bigint)
 returns text language plpgsql immutable strict parallel safe set search_path = pg_catalog, pg_temp as $$
 begin
   if seconds < 0 then
-    raise exception 'sleep duration must not be negative' using errcode = 'PF104',
+    raise exception 'Sleep duration must be non-negative' using errcode = 'PF104',
       detail = jsonb_build_object('field', 'seconds', 'expected', 'at least 0')::text;
   end if;
   return df._configured('SLEEP', seconds::text);
@@ -226,7 +226,7 @@ create or replace function df.wait_for_schedule(cron_expr text)
 returns text language plpgsql immutable strict parallel safe set search_path = pg_catalog, pg_temp as $$
 begin
   if not df._is_cron(cron_expr) then
-    raise exception 'invalid cron expression ''%''', cron_expr using errcode = 'PF104',
+    raise exception 'Invalid cron expression ''%''', cron_expr using errcode = 'PF104',
       detail = jsonb_build_object('field', 'cron_expr', 'expected', 'minute hour day month weekday')::text;
   end if;
   return df._configured('WAIT_SCHEDULE', '{"cron_expr":' || pg_catalog.to_json(cron_expr)::text || '}');
@@ -236,9 +236,9 @@ create or replace function df.wait_for_signal(name text, timeout_seconds integer
 returns text language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
 begin
   if name = '' then
-    raise exception 'signal name cannot be empty' using errcode = 'PF104';
+    raise exception 'Signal name cannot be empty' using errcode = 'PF104';
   elsif timeout_seconds <= 0 then
-    raise exception 'timeout must be positive' using errcode = 'PF104',
+    raise exception 'Timeout must be positive' using errcode = 'PF104',
       detail = jsonb_build_object('field', 'timeout_seconds', 'expected', 'at least 1')::text;
   end if;
   return df._configured('SIGNAL', '{"signal_name":' || pg_catalog.to_json(name)::text
@@ -250,13 +250,14 @@ create or replace function df._check_call(p_url text, p_method text, p_timeout i
 returns text language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
 begin
   if p_url !~ '\{' and (p_url !~ '://' or lower(split_part(p_url, '://', 1)) not in ('http', 'https')) then
-    raise exception 'unsupported URL scheme ''%'': only http and https are allowed', split_part(p_url, '://', 1)
+    raise exception 'Blocked: unsupported URL scheme ''%''. Only http and https are allowed', split_part(p_url, '://', 1)
       using errcode = 'PF104', detail = jsonb_build_object('field', 'url', 'expected', 'http:// or https://')::text;
   elsif p_method is null or upper(p_method) <> all (p_methods) then
-    raise exception 'invalid HTTP method: %', p_method using errcode = 'PF104',
+    raise exception 'Invalid HTTP method%: %', case when 'GET' = any (p_methods) then '' else ' for multipart' end, p_method
+      using errcode = 'PF104',
       detail = jsonb_build_object('field', 'method', 'expected', array_to_string(p_methods, ', '))::text;
   elsif p_timeout is null or p_timeout <= 0 then
-    raise exception 'timeout must be positive' using errcode = 'PF104',
+    raise exception 'Timeout must be positive' using errcode = 'PF104',
       detail = jsonb_build_object('field', 'timeout_seconds', 'expected', 'at least 1')::text;
   end if;
   return upper(p_method);

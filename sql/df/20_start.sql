@@ -7,7 +7,7 @@
 create or replace function df._bad_graph(p_path text, p_problem text)
 returns void language plpgsql immutable as $$
 begin
-  raise exception 'invalid graph: %: %', p_path, p_problem using errcode = 'PF101',
+  raise exception 'Invalid durable function graph: %: %', p_path, p_problem using errcode = 'PF101',
     detail = jsonb_build_object('path', p_path, 'problem', p_problem)::text;
 end $$;
 
@@ -107,7 +107,7 @@ begin
     v_node.id := v_ids[v_top];
     v_top := v_top - 1;
     if v_depth > p_depth then
-      raise exception 'the graph is nested deeper than % levels', p_depth using errcode = 'PF103',
+      raise exception 'Graph exceeds maximum nesting depth of %', p_depth using errcode = 'PF103',
         detail = jsonb_build_object('field', 'depth', 'limit', p_depth)::text,
         hint = 'balance long sequences, or start parts as instances of their own';
     end if;
@@ -153,7 +153,7 @@ begin
       end if;
     end loop;
     if v_count > p_nodes then
-      raise exception 'the graph has more than % nodes', p_nodes using errcode = 'PF103',
+      raise exception 'Graph exceeds maximum of % nodes', p_nodes using errcode = 'PF103',
         detail = jsonb_build_object('field', 'nodes', 'limit', p_nodes)::text,
         hint = 'start parts as instances of their own, or loop over the data';
     end if;
@@ -196,10 +196,10 @@ declare
 begin
   select r.rolname, r.rolcanlogin, r.rolsuper into v_role from pg_roles r where r.oid = p_role;
   if v_role.rolsuper and not df._is_on('pgflows.allow_superuser') and not df._is_on('pg_durable.enable_superuser_instances') then
-    raise exception 'role % is a superuser and may not start instances', v_role.rolname using errcode = '42501',
-      hint = 'start as an ordinary role, or set pgflows.allow_superuser = on';
+    raise exception 'superuser instances are disabled: role % is a superuser', v_role.rolname using errcode = '42501',
+      hint = 'start as an ordinary role, or set pg_durable.enable_superuser_instances = on';
   elsif not v_role.rolcanlogin then
-    raise exception 'role % cannot log in, so no engine can run its statements', v_role.rolname using errcode = '42501',
+    raise exception 'role % does not have LOGIN privilege, so no engine can run its statements', v_role.rolname using errcode = '42501',
       hint = 'start as a role with LOGIN';
   elsif not has_column_privilege(p_role, 'df.instances', 'id', 'insert') then
     raise exception 'role % may not start instances', v_role.rolname using errcode = '42501',
@@ -332,7 +332,7 @@ begin
   if fut is null then
     return null;
   elsif transaction_mode is null or transaction_mode not in ('caller', 'new') then
-    raise exception 'invalid transaction_mode ''%''', transaction_mode using errcode = 'PF104',
+    raise exception 'invalid transaction_mode "%"', transaction_mode using errcode = 'PF104',
       detail = jsonb_build_object('field', 'transaction_mode', 'expected', 'caller or new')::text;
   elsif transaction_mode = 'new' then
     perform df._inside('start', 'with transaction_mode ''new''; a start without it commits with its node');
@@ -392,7 +392,7 @@ begin
       or exists (select from pg_roles r where r.oid = new.requested_by and (r.rolsuper or r.rolbypassrls))
     )
   ) then
-    raise exception 'instance not found or access denied: %', new.instance_id using errcode = 'PF014',
+    raise exception 'Instance not found or access denied: %', new.instance_id using errcode = 'PF014',
       detail = jsonb_build_object('instance_id', new.instance_id)::text;
   elsif new.verb = 'cancel' then
     perform df._cancel(new.instance_id, new.data);
@@ -420,7 +420,7 @@ begin
   if instance_id is null or signal_name is null or signal_data is null then
     return null;
   elsif signal_name = '' then
-    raise exception 'signal name cannot be empty' using errcode = 'PF104';
+    raise exception 'Signal name cannot be empty' using errcode = 'PF104';
   end if;
   insert into df._requests (instance_id, verb, name, data) values (instance_id, 'signal', signal_name, signal_data);
   return 'OK';

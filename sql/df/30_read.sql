@@ -1,4 +1,5 @@
--- Reading. All of it runs as the caller, so row-level security decides what is seen; the owner sees everything.
+-- Reading. All of it runs as the caller, so row-level security decides what is seen; the owner sees everything. Volatile: what
+-- stands beside df.await_instance in one statement sees how the instance ended.
 --   status, result, instance_info, list_instances → _output, _execution
 --   await_instance   polls, because a statement sees what others have committed before it began
 --   instance_nodes → _seen   the status that a node's neighbours let it have
@@ -29,12 +30,12 @@ create or replace function df._function_name()
 returns text language sql immutable parallel safe as $$ select 'execute_graph'::text $$;
 
 create or replace function df.status(instance_id text)
-returns text language sql stable set search_path = pg_catalog, pg_temp as $$
+returns text language sql volatile set search_path = pg_catalog, pg_temp as $$
   select i.status from df.instances i where i.id = $1
 $$;
 
 create or replace function df.result(instance_id text)
-returns text language sql stable set search_path = pg_catalog, pg_temp as $$
+returns text language sql volatile set search_path = pg_catalog, pg_temp as $$
   select n.result::text from df.instances i
   join df.nodes n on n.instance_id = i.id and n.id = i.root_node
   where i.id = $1 and i.status = 'completed'
@@ -57,7 +58,7 @@ begin
     select i.status, i.xmin::text = (pg_current_xact_id_if_assigned()::text::numeric % 4294967296)::text
     into v_status, v_here from df.instances i where i.id = instance_id;
     if v_status is null then
-      raise exception 'instance not found or access denied: %', instance_id using errcode = 'PF014',
+      raise exception 'Instance not found or access denied: %', instance_id using errcode = 'PF014',
         detail = jsonb_build_object('instance_id', instance_id)::text;
     elsif v_status in ('completed', 'failed', 'cancelled') then
       return v_status;
@@ -80,7 +81,7 @@ create or replace function df.instance_info(instance_id text)
 returns table (
   instance_id text, label text, function_name text, function_version text, current_execution_id bigint,
   status text, output text
-) language sql stable set search_path = pg_catalog, pg_temp as $$
+) language sql volatile set search_path = pg_catalog, pg_temp as $$
   select i.id::text, i.label, df._function_name(), df.version(), df._execution(i.id, i.root_node), i.status,
     df._output(i.id, i.root_node, i.status)
   from df.instances i where i.id = $1
@@ -89,7 +90,7 @@ $$;
 -- Earlier executions of a root loop have left nothing but their number.
 create or replace function df.instance_executions(instance_id text, limit_count integer default 5)
 returns table (execution_id bigint, status text, event_count bigint, duration_ms bigint, output text)
-language sql stable set search_path = pg_catalog, pg_temp as $$
+language sql volatile set search_path = pg_catalog, pg_temp as $$
   select x.n, case when x.n < e.newest then 'ContinuedAsNew' else initcap(i.status) end,
     (
       select count(*) from df.nodes n
@@ -197,7 +198,7 @@ create or replace function df.instance_nodes(instance_id text)
 returns table (
   node_id text, node_type text, query text, result_name text, left_node text, right_node text, status text,
   result text, status_details text, inferred_status text, inferred_status_from_ancestor_id text, updated_at timestamptz
-) language sql stable set search_path = pg_catalog, pg_temp as $$
+) language sql volatile set search_path = pg_catalog, pg_temp as $$
   select n.id::text, n.node_type, n.query, n.result_name, n.left_node::text, n.right_node::text, n.status,
     n.result::text, n.status_details::text, s.inferred_status, s.from_ancestor, n.updated_at
   from df._seen($1) s
@@ -224,18 +225,18 @@ declare
   v_most integer := coalesce(nullif(current_setting('pg_durable.list_instances_max_limit', true), ''), '1000');
 begin
   if p_limit > v_most then
-    raise exception 'df.list_instances: % rows at once are more than the limit of %', p_limit, v_most using errcode = 'PF103',
+    raise exception 'df.list_instances: limit_count (%) exceeds pg_durable.list_instances_max_limit (%)', p_limit, v_most using errcode = 'PF103',
       detail = jsonb_build_object('field', 'limit_count', 'limit', v_most)::text,
       hint = 'read page by page: df.list_instances(status, limit, label, after_cursor)';
   elsif p_limit < 1 or p_limit is null then
-    raise exception 'df.list_instances: the limit must be at least 1' using errcode = 'PF104',
+    raise exception 'df.list_instances: limit_count must be at least 1' using errcode = 'PF104',
       detail = jsonb_build_object('field', 'limit_count', 'expected', 'at least 1')::text;
   end if;
 end $$;
 
 create or replace function df.list_instances(status_filter text default null, limit_count integer default 100)
 returns table (instance_id text, label text, function_name text, status text, execution_count bigint, output text)
-language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 begin
   perform df._check_limit(limit_count);
   return query
@@ -250,7 +251,7 @@ create or replace function df.list_instances(
 ) returns table (
   instance_id text, label text, function_name text, status text, execution_count bigint, output text,
   created_at timestamptz, completed_at timestamptz, next_cursor text
-) language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+) language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 declare
   v_at timestamptz;
   v_after text;
@@ -287,7 +288,7 @@ create or replace function df.metrics()
 returns table (
   total_instances bigint, running_instances bigint, completed_instances bigint, failed_instances bigint,
   total_executions bigint, total_events bigint
-) language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+) language sql volatile security definer set search_path = pg_catalog, pg_temp as $$
   select count(*), count(*) filter (where i.status in ('pending', 'running')),
     count(*) filter (where i.status = 'completed'), count(*) filter (where i.status = 'failed'), count(*),
     (select greatest(c.reltuples, 0)::bigint from pg_class c where c.oid = 'df.nodes'::regclass)

@@ -11,7 +11,7 @@ begin
 end $$;
 
 create or replace function df.getvar(name text)
-returns text language sql stable strict set search_path = pg_catalog, pg_temp as $$
+returns text language sql volatile strict set search_path = pg_catalog, pg_temp as $$
   select v.value from df.vars v where v.owner = quote_ident(current_user)::regrole and v.name = $1
 $$;
 
@@ -100,7 +100,11 @@ declare
   v_privilege text;
   v_others text;
 begin
-  for v_privilege in select g.privilege from df._privileges() g order by g.privilege like 'usage on schema%' loop
+  for v_privilege in
+    select g.privilege from df._privileges() g
+    where g.part = 'usage' or has_function_privilege(substr(g.privilege, 21), 'execute with grant option')
+    order by g.privilege like 'usage on schema%'
+  loop
     execute format('revoke %s from %s cascade', v_privilege, df._grantee(p_role));
   end loop;
   select string_agg(distinct pg_get_userbyid(a.grantor)::text, ', ') into v_others

@@ -34,7 +34,7 @@ def told(server_dsn: str, template: str, request: pytest.FixtureRequest) -> dict
         item.callspec.params["name"]
         for item in request.session.items
         if isinstance(item, pytest.Function) and item.originalname == "test_case"
-    }
+    } | {n for n in CASES if n.split()[0] in LOOKED_FOR}
     cases = [case for name, case in CASES.items() if name in wanted]
     return asyncio.run(_tell(server_dsn, template, cases))
 
@@ -62,6 +62,36 @@ def test_case(told: dict[str, Record], name: str) -> None:
     ours = told[name]
     difference = DIFFERENCES.get(name, Difference())
     assert without_words(ours) == without_words(difference.apply(RECORDED[name]))
+
+
+# what a handler would look for in a message, case by case
+LOOKED_FOR = {
+    "refuse-00": "Sleep duration must be non-negative",
+    "refuse-02": "Blocked: unsupported URL scheme 'ftp'. Only http and https are allowed",
+    "refuse-03": "Blocked: unsupported URL scheme 'no-scheme'",
+    "refuse-05": "Invalid HTTP method: TRACE",
+    "refuse-06": "Timeout must be positive",
+    "refuse-07": "df.as: result name '1a' is not a valid identifier",
+    "refuse-09": "df.as: result name cannot be empty",
+    "refuse-10": "Invalid cron expression 'nonsense'",
+    "refuse-13": "Signal name cannot be empty",
+    "refuse-14": "Timeout must be positive",
+    "refuse-19": "parts must contain at least one part",
+    "refuse-20": "Invalid HTTP method for multipart: GET",
+    "refuse-26": 'database "no_such_db" does not exist',
+    "refuse-27": 'invalid transaction_mode "maybe"',
+    "refuse-36": "Instance not found or access denied: deadbeef",
+    "refuse-37": "Instance not found or access denied: deadbeef",
+    "list-limit": "limit_count (5000) exceeds pg_durable.list_instances_max_limit (1000)",
+    "deep-refused": "Graph exceeds maximum nesting depth of 256",
+}
+
+
+@pytest.mark.parametrize("case", LOOKED_FOR)
+def test_messages_hold_what_handlers_look_for(told: dict[str, Record], case: str) -> None:
+    [name] = [n for n in CASES if n == case or n.startswith(f"{case} ")]
+    assert LOOKED_FOR[case] in RECORDED[name]["error"]
+    assert LOOKED_FOR[case] in told[name]["error"]
 
 
 @pytest.mark.parametrize("name", DIFFERENCES)

@@ -279,4 +279,4 @@ async def test_a_role_that_is_gone_or_locked_out_runs_nothing(database: Database
         await admin.execute(f"drop role {name}")
     await admin.close()
     assert status == "failed"
-    assert ("is gone" if how == "dropped" else f"cannot log in as role {name}") in output
+    assert ("is gone" if how == "dropped" else f"Failed to connect as '{name}'") in output

@@ -102,6 +102,19 @@ async def test_what_is_held_without_grant_option_is_not_handed_on_silently(
         await user.execute("select df.grant_usage($1, include_http => true)", OTHER)
 
 
+async def test_who_passes_on_without_http_takes_back_without_http(
+    user: Connection, other: Connection, owner: Connection
+) -> None:
+    await owner.execute("select df.revoke_usage($1)", OTHER)
+    await owner.execute("select df.revoke_usage($1)", USER)
+    await owner.execute("select df.grant_usage($1, with_grant => true)", USER)
+    await user.execute("select df.grant_usage($1)", OTHER)
+    assert await other.fetchval("select df.start('select 1')")
+    await user.execute("select df.revoke_usage($1)", OTHER)
+    with pytest.raises(DENIED):
+        await other.fetchval("select df.start('select 1')")
+
+
 async def test_delegated_rights_go_on_and_go_with_their_giver(
     user: Connection, other: Connection, owner: Connection
 ) -> None:

@@ -104,6 +104,20 @@ async def test_awaiting_ends_with_the_instance(actor: Connection, stranger: Conn
         await stranger.fetchval("select df.await_instance($1, 30)", instance)
 
 
+async def test_what_stands_beside_a_wait_sees_the_end(actor: Connection) -> None:
+    instance = await start(actor, "'select pg_sleep(0.3)::text as x, 7 as n'")
+    row = await actor.fetchrow(
+        "select df.await_instance($1), df.status($1), df.result($1), "
+        "(select i.output from df.instance_info($1) i), "
+        "(select min(n.status) from df.instance_nodes($1) n), "
+        "(select min(l.status) from df.list_instances() l where l.instance_id = $1)",
+        instance,
+    )
+    assert row is not None
+    assert list(row)[:2] == list(row)[4:] == ["completed", "completed"]
+    assert json.loads(row[2]) == json.loads(row[3])
+
+
 async def test_lists_are_filtered_and_newest_first(actor: Connection) -> None:
     label = f"listed {await actor.fetchval('select gen_random_uuid()')}"
     ids = [(await play(actor, f"'select 1/{n % 2}'", label)).id for n in range(5)]

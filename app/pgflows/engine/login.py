@@ -47,7 +47,7 @@ class Logins:
         away.
         """
         if not role:  # a DSN without a user would log in as somebody else
-            raise Refused("the role that submitted this instance is gone")
+            raise Refused("Failed to connect: the role that submitted this instance is gone")
         dsn = self._run_dsn if role == RUN_ROLE and self._run_dsn else as_role(self.dsn, role, None)
         try:
             conn: asyncpg.Connection[Any] = await asyncpg.connect(dsn, **options)
@@ -55,7 +55,7 @@ class Logins:
             raise NodeFailed(f"the database of this instance is gone: {e}") from e
         except REFUSED as e:
             raise Refused(
-                f"the engine cannot log in as role {role}, which submitted this instance: {e}. "
+                f"Failed to connect as '{role}', the role that submitted this instance: {e}. "
                 "Let the server trust the engine's address for that role, or give the engine a "
                 "password file that knows it"
             ) from e
