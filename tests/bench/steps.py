@@ -28,6 +28,7 @@ from tests.bench.harness import (
 )
 
 START = "select pgflows.start($1, $2)"
+QUIET = 5.0  # seconds after which nothing is left of the load
 
 
 @dataclass
@@ -95,6 +96,7 @@ async def measure(
             rate = await throughput(ten, conn, options.workflows)
             await reported(ten)
             after = await meter.usage()
+            await asyncio.sleep(QUIET)
             taken = await latencies(conn)
             n = options.workflows
             rounds.append(
