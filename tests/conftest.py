@@ -26,9 +26,9 @@ import asyncpg
 import httpx
 import pytest
 
-from pgflows.schema import migrate
-from pgflows.server import EmbeddedServer
-from pgflows.settings import Settings
+from pgflows.config import Settings
+from pgflows.database.embedded import EmbeddedServer
+from pgflows.database.migrations import migrate
 
 for _name in [n for n in os.environ if n.startswith("PGFLOWS_") and "_TEST_" not in n]:
     del os.environ[_name]

@@ -16,7 +16,7 @@ from uuid import UUID
 
 import asyncpg
 
-from pgflows.db import Pool
+from pgflows.database.connections import Pool
 from pgflows.errors import BY_SQLSTATE, InvalidRequest, PgflowsError, RequestError
 from pgflows.messages import (
     CancelRequest,

@@ -19,6 +19,8 @@ from typing import Any, Protocol, overload
 
 from pydantic import BaseModel
 
+from pgflows.annotations import Signature
+from pgflows.config import Settings
 from pgflows.definitions import (
     In,
     Out,
@@ -30,8 +32,6 @@ from pgflows.definitions import (
     call_timeout,
 )
 from pgflows.errors import DefinitionError, PgflowsError, SetupError
-from pgflows.settings import Settings
-from pgflows.signature import Signature
 
 __all__ = [
     "RetryConfig",

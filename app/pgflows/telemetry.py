@@ -14,7 +14,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-from pgflows.settings import Settings
+from pgflows.config import Settings
 
 _tracer: trace.Tracer | None = None
 

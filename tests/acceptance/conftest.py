@@ -12,9 +12,9 @@ from typing import Any
 import asyncpg
 import pytest
 
-from pgflows.schema import migrate
-from pgflows.server import EmbeddedServer
-from pgflows.settings import Settings
+from pgflows.config import Settings
+from pgflows.database.embedded import EmbeddedServer
+from pgflows.database.migrations import migrate
 from tests.acceptance.runs import EFFECTS as EFFECTS_OF_RUNS
 from tests.acceptance.runs import Runs
 from tests.conftest import Database, Process, Spawn, free_port, until

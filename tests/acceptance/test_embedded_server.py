@@ -15,10 +15,10 @@ import asyncpg
 import psutil
 import pytest
 
+from pgflows.config import Settings
+from pgflows.database.embedded import EmbeddedServer
+from pgflows.database.migrations import migrate
 from pgflows.errors import ServerError
-from pgflows.schema import migrate
-from pgflows.server import EmbeddedServer
-from pgflows.settings import Settings
 from tests.conftest import FAST
 
 

@@ -12,7 +12,7 @@ import asyncpg
 import httpx
 import pytest
 
-from pgflows.server import EmbeddedServer
+from pgflows.database.embedded import EmbeddedServer
 from tests.acceptance.conftest import EFFECTS, Deployment
 from tests.conftest import Spawn, free_port, until
 

@@ -12,7 +12,7 @@ import psutil
 import pytest
 from aiohttp import web
 
-from pgflows import db
+from pgflows.database import connections as db
 from tests.acceptance.runs import Runs, effect
 from tests.conformance.conftest import running_engine
 from tests.conftest import Database, Spawn, until

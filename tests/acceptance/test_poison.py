@@ -14,8 +14,8 @@ import psutil
 import pytest
 from aiohttp import web
 
-from pgflows import db
-from pgflows.server import EmbeddedServer
+from pgflows.database import connections as db
+from pgflows.database.embedded import EmbeddedServer
 from tests.acceptance.runs import EFFECTS, Runs, effect
 from tests.conftest import Database, Process, Spawn, until
 

@@ -18,7 +18,7 @@ import asyncpg
 import pytest
 
 from pgflows.client import Client
-from pgflows.server import EmbeddedServer
+from pgflows.database.embedded import EmbeddedServer
 from tests.conftest import Database, Process, Spawn
 
 NOWHERE = "postgresql://someone:secret@127.0.0.1:1/nothing"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pgflows.server import EmbeddedServer
+from pgflows.database.embedded import EmbeddedServer
 from tests.conftest import Spawn
 
 README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")

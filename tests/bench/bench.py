@@ -16,9 +16,9 @@ import asyncio
 import tempfile
 from pathlib import Path
 
-from pgflows.schema import migrate
-from pgflows.server import EmbeddedServer
-from pgflows.settings import Settings
+from pgflows.config import Settings
+from pgflows.database.embedded import EmbeddedServer
+from pgflows.database.migrations import migrate
 from tests.bench import flat, flows, steps
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 from rich.console import Console
 
-from pgflows import db
+from pgflows.database import connections as db
 from tests.bench.harness import NOTHING_LEFT, ORDER, TWO, WORKFLOW, deployment, report, until_true
 from tests.bench.steps import START, latencies
 

@@ -27,9 +27,9 @@ from pathlib import Path
 
 import asyncpg
 
-from pgflows.schema import migrate
-from pgflows.server import EmbeddedServer
-from pgflows.settings import Settings
+from pgflows.config import Settings
+from pgflows.database.embedded import EmbeddedServer
+from pgflows.database.migrations import migrate
 from tests.chaos.audit import LEAKS, Books, audit, check_leaks
 from tests.chaos.children import Child
 from tests.chaos.faults import AWAY, Faults

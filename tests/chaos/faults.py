@@ -16,8 +16,8 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import asyncpg
 
-from pgflows import db
-from pgflows.server import EmbeddedServer
+from pgflows.database import connections as db
+from pgflows.database.embedded import EmbeddedServer
 from tests.chaos.children import Child
 
 AWAY = (*db.LOST, asyncpg.PostgresError, TimeoutError)

@@ -18,8 +18,8 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 
+from pgflows.config import Settings
 from pgflows.engine import open_engine
-from pgflows.settings import Settings
 from tests.conformance.corpus.peer import serving
 from tests.conftest import OWNER, RUN, RUN_PASSWORD, Database, Process, free_port, until
 from tests.conftest import _dsn as dsn_of

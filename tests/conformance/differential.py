@@ -21,7 +21,7 @@ from typing import Any
 
 import asyncpg
 
-from pgflows.db import Connection
+from pgflows.database.connections import Connection
 from pgflows.flow import Rendered, compile_app, render
 from pgflows.flow.sample import sample
 from pgflows.registry import WorkflowApp, load_app

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from pgflows.db import Connection
+from pgflows.database.connections import Connection
 from tests.conftest import until
 
 PATIENCE = 60

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pgflows.db import Connection
+from pgflows.database.connections import Connection
 from tests.conformance.stage import play
 
 YES_NO = "'select ''yes'' as r', 'select ''no'' as r'"

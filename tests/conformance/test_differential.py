@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from pgflows.db import Connection
+from pgflows.database.connections import Connection
 from tests.conformance.conftest import USER, Stage, running_engine
 from tests.conformance.differential import main
 from tests.conftest import Database

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import asyncpg
 import pytest
 
-from pgflows.db import Connection
+from pgflows.database.connections import Connection
 from tests.conformance.conftest import OTHER, USER, running_engine
 from tests.conftest import OWNER, RUN, Database, until
 

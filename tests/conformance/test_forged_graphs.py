@@ -8,8 +8,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from pgflows.db import Connection
-from pgflows.engine.graph import build
+from pgflows.database.connections import Connection
+from pgflows.engine.node.graph import build
 
 SQL = {"node_type": "SQL", "query": "select 1"}
 CALL = {"node_type": "HTTP", "query": json.dumps({"url": "http://peer/", "method": "GET"})}

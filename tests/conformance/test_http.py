@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pgflows.db import Connection
+from pgflows.database.connections import Connection
 from tests.conformance.conftest import NOWHERE, Stage
 from tests.conformance.stage import play
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncpg
 import pytest
 
-from pgflows.db import Connection
+from pgflows.database.connections import Connection
 from tests.conformance.conftest import OTHER, USER, Stage
 from tests.conformance.stage import finish, play, start
 

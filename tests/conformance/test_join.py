@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pgflows.db import Connection
+from pgflows.database.connections import Connection
 from tests.conformance.stage import finish, play, start, until_node
 from tests.conftest import until
 

@@ -7,7 +7,7 @@ import json
 import asyncpg
 import pytest
 
-from pgflows.db import Connection
+from pgflows.database.connections import Connection
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import json
 import asyncpg
 import pytest
 
-from pgflows.db import Connection
+from pgflows.database.connections import Connection
 
 
 async def start(conn: Connection, graph: str = "'select 1'", label: str | None = None) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from pgflows.db import Connection
+from pgflows.database.connections import Connection
 from tests.conftest import Database
 
 REMEMBER = (

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from pgflows.db import Connection
+from pgflows.database.connections import Connection
 from tests.conformance.stage import play
 
 PLAIN = [

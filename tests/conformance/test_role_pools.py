@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncpg
 import pytest
 
-from pgflows.db import Connection
-from pgflows.engine import pools
+from pgflows.database.connections import Connection
+from pgflows.engine.sql import pools
 from tests.conformance.conftest import OTHER, USER, running_engine
 from tests.conftest import Database, until
 

@@ -7,9 +7,9 @@ import json
 import asyncpg
 import pytest
 
-from pgflows.db import Connection
-from pgflows.schema import migrate
-from pgflows.settings import Settings
+from pgflows.config import Settings
+from pgflows.database.connections import Connection
+from pgflows.database.migrations import migrate
 from tests.conformance.conftest import OTHER, USER, running_engine
 from tests.conftest import OWNER, Database
 

@@ -7,8 +7,8 @@ import re
 import asyncpg
 import pytest
 
-from pgflows.db import Connection
-from pgflows.engine import run
+from pgflows.database.connections import Connection
+from pgflows.engine.walk import run
 from tests.conformance.conftest import USER, Stage, running_engine
 from tests.conformance.stage import finish, play, start, until_node
 from tests.conftest import Database

@@ -7,7 +7,7 @@ import asyncio
 import asyncpg
 import pytest
 
-from pgflows.db import Connection
+from pgflows.database.connections import Connection
 from tests.conformance.conftest import USER, running_engine
 from tests.conftest import OWNER, RUN_PASSWORD, Database, until
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pgflows.db import Connection
+from pgflows.database.connections import Connection
 from tests.conformance.conftest import Stage
 from tests.conformance.stage import Played, play
 

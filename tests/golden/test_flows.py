@@ -12,7 +12,7 @@ import pglast
 import pytest
 from pglast.visitors import Visitor
 
-from pgflows.engine.compiled import shape_of
+from pgflows.compiled import shape_of
 from pgflows.flow import Rendered, compile_app, export_sql, render
 from tests.golden.flows import app
 

@@ -14,8 +14,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from pgflows.client import Client
+from pgflows.config import Settings
 from pgflows.http.app import create_app
-from pgflows.settings import Settings
 from tests.http.flows import make_app
 
 Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import httpx
 import pytest
 
+from pgflows.config import is_loopback
 from pgflows.http.app import create_app
 from pgflows.http.keys import ApiKeys
-from pgflows.settings import is_loopback
 from tests.http.conftest import Serve, settings_for
 from tests.http.flows import make_app
 

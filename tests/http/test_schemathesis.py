@@ -19,7 +19,7 @@ from schemathesis import GenerationMode, checks
 from schemathesis.core.result import Ok
 
 from pgflows import instances
-from pgflows.db import Pool
+from pgflows.database.connections import Pool
 from pgflows.http.app import create_app
 from pgflows.messages import Instance
 from tests.http.conftest import settings_for

@@ -11,9 +11,9 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from pgflows import db
-from pgflows.ledger import Ledger, StepCall
-from pgflows.runner import Runner
+from pgflows.database import connections as db
+from pgflows.ledger.ledger import Ledger, StepCall
+from pgflows.runner.runner import Runner
 from tests.conftest import until
 from tests.ledger.steps import BASE_URL, Steps, running
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator
 
-from pgflows.ledger import Ledger
+from pgflows.config import Settings
+from pgflows.ledger.ledger import Ledger
 from pgflows.registry import RetryConfig, StepContext, WorkflowApp
-from pgflows.runner import Runner, StepOutcome
-from pgflows.settings import Settings
+from pgflows.runner.runner import Runner, StepOutcome
 
 BASE_URL = "http://127.0.0.1:8000"
 AT_ONCE = RetryConfig(max_retries=2, initial_delay_seconds=0, jitter=False)

@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from pgflows.ledger import Ledger
+from pgflows.ledger.ledger import Ledger
 from tests.ledger.conftest import PUT, Books, Run
 from tests.ledger.test_frames import TAKE, settle
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pgflows.ledger import Ledger, Record, StepCall, Verdict
+from pgflows.ledger.ledger import Ledger, Record, StepCall, Verdict
 from tests.ledger.conftest import Books, as_json
 from tests.ledger.steps import BASE_URL
 

@@ -11,8 +11,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from pgflows import db
-from pgflows.ledger import Ledger, Record, StepCall
+from pgflows.database import connections as db
+from pgflows.ledger.ledger import Ledger, Record, StepCall
 from tests.ledger.conftest import PUT, Books, Run
 
 TAKE = "select pgflows.take($1, 'main', $2)"

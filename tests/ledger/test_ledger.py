@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 
 from pgflows.errors import OutcomeRefused, ServiceUnavailable, SignatureRefused
-from pgflows.ledger import Ledger
+from pgflows.ledger.ledger import Ledger
 from tests.conftest import until
 from tests.ledger.conftest import Books
 from tests.ledger.test_claims import ended

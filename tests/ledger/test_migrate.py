@@ -13,12 +13,12 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from pgflows import schema
 from pgflows.cli.doctor import Finding, examine
+from pgflows.config import Settings
+from pgflows.database import migrations as schema
+from pgflows.database.embedded import EmbeddedServer
+from pgflows.database.migrations import Script, check_schema, migrate, print_sql, scripts
 from pgflows.errors import MigrationError, SetupError
-from pgflows.schema import Script, check_schema, migrate, print_sql, scripts
-from pgflows.server import EmbeddedServer
-from pgflows.settings import Settings
 from tests.ledger.conftest import Books
 
 OWNER = "migrator"

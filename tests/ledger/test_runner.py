@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from pgflows.errors import NonRetryableError
 from pgflows.registry import StepContext
-from pgflows.runner import Runner
+from pgflows.runner.runner import Runner
 from tests.ledger.conftest import Books, as_json
 from tests.ledger.steps import (
     AT_ONCE,
@@ -179,7 +179,7 @@ async def test_a_text_that_spells_a_nul_is_no_nul(
 async def test_a_result_beyond_the_limit_names_step_and_size(
     books: Books, runner: Runner, steps: Steps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pgflows.runner.LARGEST_OUTPUT", 100)
+    monkeypatch.setattr("pgflows.runner.runner.LARGEST_OUTPUT", 100)
 
     async def act(ctx: StepContext, input: Given) -> Got:
         return Got(text="x" * 200)

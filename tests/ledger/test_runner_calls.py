@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from pgflows.errors import RetryAfter, SignatureRefused
-from pgflows.ledger import Ledger, StepCall
+from pgflows.ledger.ledger import Ledger, StepCall
 from pgflows.registry import StepContext
-from pgflows.runner import Runner, StepOutcome
+from pgflows.runner.runner import Runner, StepOutcome
 from tests.conftest import until
 from tests.ledger.conftest import Books, as_json
 from tests.ledger.steps import (
@@ -135,7 +135,7 @@ async def test_a_caller_that_goes_away_stops_nothing(
 async def test_a_step_beyond_the_deadline_of_its_call_goes_on(
     books: Books, runner: Runner, steps: Steps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pgflows.runner.MARGIN_SECONDS", 59.9)  # of 60 s: the call has 0.1 s
+    monkeypatch.setattr("pgflows.runner.runner.MARGIN_SECONDS", 59.9)  # of 60 s: the call has 0.1 s
     held = Held()
     steps.add(held, timeout=30)
     call = await books.call()

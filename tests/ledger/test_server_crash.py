@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from pgflows import db
-from pgflows.ledger import Ledger
+from pgflows.config import Settings
+from pgflows.database import connections as db
+from pgflows.database.embedded import EmbeddedServer
+from pgflows.database.migrations import migrate
+from pgflows.ledger.ledger import Ledger
 from pgflows.registry import StepContext
-from pgflows.runner import Runner
-from pgflows.schema import migrate
-from pgflows.server import EmbeddedServer
-from pgflows.settings import Settings
+from pgflows.runner.runner import Runner
 from tests.ledger.conftest import Books
 from tests.ledger.steps import BASE_URL, Given, Got, Steps
 

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 from pydantic import BaseModel, ConfigDict
 
-from pgflows import db
+from pgflows.database import connections as db
 from tests.ledger.conftest import Books
 
 

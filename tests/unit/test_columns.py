@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pgflows.engine.checkpoint import Columns, Write
-from pgflows.engine.results import Result
+from pgflows.engine.node.results import Result
+from pgflows.engine.write.checkpoint import Columns, Write
 
 DONE = Write(("a",), "completed", Result('"done"'), "i::1")
 RUNNING = Write(("a",), "running", None, "i::1")

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 SCRIPT = """
-from pgflows.testing import crash_point
+from pgflows.crash import crash_point
 for n in range(3):
     crash_point("here")
     print(n, flush=True)

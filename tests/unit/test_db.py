@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncpg
 import pytest
 
-from pgflows import db
+from pgflows.database import connections as db
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from pgflows.engine.gates import FLOWS_SECONDS, Gate
+from pgflows.engine.limiter import FLOWS_SECONDS, Gate
 
 
 async def turns() -> None:

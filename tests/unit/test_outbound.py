@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from pgflows.engine.outbound import Outbound
-from pgflows.engine.results import NodeFailed, Refused, Result
-from pgflows.engine.targets import Targets
+from pgflows.engine.call.calls import Outbound
+from pgflows.engine.call.targets import Targets
+from pgflows.engine.node.results import NodeFailed, Refused, Result
 from tests.unit.test_targets import Answers
 
 MOST = 10_000

@@ -15,7 +15,7 @@ import yaml
 
 from pgflows import errors
 from pgflows.cli import app
-from pgflows.settings import Settings
+from pgflows.config import Settings
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.full.yml").read_text())

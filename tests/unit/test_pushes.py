@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 import uvloop
 
-from pgflows.engine.pushes import Answer, Pushes, TooLarge
+from pgflows.engine.call.http11 import Answer, Pushes, TooLarge
 from tests.conftest import until
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"

@@ -14,8 +14,8 @@ CHANGES = re.compile(
     re.IGNORECASE,
 )
 BEFORE_THERE_ARE_FUNCTIONS = {
-    "schema.py": "makes the schemas, the run role and the table that records migrations",
-    "server/embedded.py": "makes the owner and its database",
+    "database/migrations.py": "makes schemas, the run role and the record of migrations",
+    "database/embedded/server.py": "makes the owner and its database",
 }
 
 

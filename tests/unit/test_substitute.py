@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pgflows.engine.results import NodeFailed, Result, storable, truthy
-from pgflows.engine.substitute import in_field, in_sql, quote
+from pgflows.engine.node.results import NodeFailed, Result, storable, truthy
+from pgflows.engine.node.substitute import in_field, in_sql, quote
 
 ROW = Result('{"rows":[{"v":5,"w":"it\'s","n":null,"j":{"k":[1]}}],"row_count":1}')
 EMPTY = Result('{"rows":[],"row_count":0}')

@@ -8,8 +8,8 @@ import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 from pydantic import ValidationError
 
-from pgflows.engine.targets import GuardedResolver, Targets
-from pgflows.settings import Settings
+from pgflows.config import Settings
+from pgflows.engine.call.targets import GuardedResolver, Targets
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 
 from pgflows import telemetry
-from pgflows.settings import Settings
+from pgflows.config import Settings
 
 STEP = SimpleNamespace(instance_id=UUID(int=1), step_key="charge#1", attempt=2)
 
@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry import trace
 from types import SimpleNamespace
 from pgflows import telemetry
-from pgflows.settings import Settings
+from pgflows.config import Settings
 
 assert telemetry.setup(Settings(otlp_endpoint="http://127.0.0.1:1"))
 spans = InMemorySpanExporter()

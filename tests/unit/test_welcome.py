@@ -8,8 +8,8 @@ import shlex
 from pydantic import BaseModel, Field
 
 from pgflows.cli.local import _to_try
+from pgflows.config import Settings
 from pgflows.registry import StepContext, WorkflowApp, WorkflowContext
-from pgflows.settings import Settings
 
 
 class Greeting(BaseModel):

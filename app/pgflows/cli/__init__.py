@@ -16,8 +16,8 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from pgflows.cli import local, maintenance, remote
+from pgflows.config import Settings
 from pgflows.errors import PgflowsError
-from pgflows.settings import Settings
 
 log = logging.getLogger("pgflows.cli")
 OTHER_VARIABLES = {"PGFLOWS_LOG_LEVEL", "PGFLOWS_URL", "PGFLOWS_API_KEY"}

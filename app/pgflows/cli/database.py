@@ -12,11 +12,11 @@ from urllib.parse import parse_qs, urlsplit
 import asyncpg
 import typer
 
-from pgflows import db
+from pgflows.config import Settings
+from pgflows.database import connections as db
+from pgflows.database.embedded import EmbeddedServer
+from pgflows.database.migrations import check_schema
 from pgflows.errors import SetupError
-from pgflows.schema import check_schema
-from pgflows.server import EmbeddedServer
-from pgflows.settings import Settings
 
 Dsn = Annotated[
     str | None,

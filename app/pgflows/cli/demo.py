@@ -27,10 +27,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from pgflows.config import Settings
+from pgflows.database.embedded import EmbeddedServer
+from pgflows.database.migrations import migrate
 from pgflows.errors import SetupError
-from pgflows.schema import migrate
-from pgflows.server import EmbeddedServer
-from pgflows.settings import Settings
 
 WORKFLOW, LATE_MINUTES = "compensate_delay", 60
 KILLS = ((0.15, "service"), (0.40, "engine"), (0.65, "service"))

@@ -9,14 +9,14 @@ from dataclasses import asdict, dataclass
 import asyncpg
 import httpx
 
-from pgflows import db
 from pgflows.cli.database import connection
-from pgflows.engine.login import RUN_ROLE, Logins
-from pgflows.engine.results import NodeFailed
+from pgflows.config import Settings
+from pgflows.database import connections as db
+from pgflows.database.embedded import EmbeddedServer
+from pgflows.database.migrations import OLDEST_SERVER, check_schema, missing_rights
+from pgflows.engine.node.results import NodeFailed
+from pgflows.engine.sql.login import RUN_ROLE, Logins
 from pgflows.errors import MigrationError, SetupError
-from pgflows.schema import OLDEST_SERVER, check_schema, missing_rights
-from pgflows.server import EmbeddedServer
-from pgflows.settings import Settings
 
 OK, WARNING, BROKEN = "ok", "warning", "broken"
 MOST_SKEW_SECONDS = 2.0

@@ -19,10 +19,10 @@ import uvloop
 from fastapi import FastAPI
 
 from pgflows.cli.process import collect_seldom, on_signals
+from pgflows.config import Settings
 from pgflows.errors import SetupError
 from pgflows.http.app import create_app
 from pgflows.registry import WorkflowApp
-from pgflows.settings import Settings
 
 
 @contextmanager

@@ -20,12 +20,12 @@ from rich.console import Console
 
 from pgflows.cli.database import Dsn, check_connection, require_database
 from pgflows.cli.demo import run_demo, show
+from pgflows.config import Settings, is_loopback
+from pgflows.database.embedded import EmbeddedServer
+from pgflows.database.migrations import migrate
 from pgflows.errors import ServerError, SetupError
 from pgflows.flow import sample
 from pgflows.registry import WorkflowApp, load_app
-from pgflows.schema import migrate
-from pgflows.server import EmbeddedServer
-from pgflows.settings import Settings, is_loopback
 
 console = Console(soft_wrap=True)
 

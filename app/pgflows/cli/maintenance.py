@@ -11,14 +11,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from pgflows import db
 from pgflows.cli.database import Dsn, check_connection, connection, find_database, require_database
 from pgflows.cli.doctor import examine
+from pgflows.config import Settings
+from pgflows.database import connections as db
+from pgflows.database.migrations import check_schema, print_sql
+from pgflows.database.migrations import migrate as migrate_database
 from pgflows.flow import compile_app
 from pgflows.registry import load_app
-from pgflows.schema import check_schema, print_sql
-from pgflows.schema import migrate as migrate_database
-from pgflows.settings import Settings
 
 T = TypeVar("T")
 console = Console()

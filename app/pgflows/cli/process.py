@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import uvloop
 
+from pgflows.config import Settings
 from pgflows.engine import open_engine
-from pgflows.settings import Settings
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

@@ -17,9 +17,9 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from pgflows.client import Client
+from pgflows.config import Settings
 from pgflows.errors import InvalidRequest, PgflowsError, ServiceUnavailable, Unauthorized
 from pgflows.messages import History, Instance, InstancePage, InstanceSummary, Status
-from pgflows.settings import Settings
 
 T = TypeVar("T")
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import asyncpg
 
-from pgflows.engine.graph import Graph, build
-from pgflows.engine.results import Result
-from pgflows.engine.run import Claim
+from pgflows.engine.node.graph import Graph, build
+from pgflows.engine.node.results import Result
+from pgflows.engine.walk.run import Claim
 
 log = logging.getLogger("pgflows.engine")
 

@@ -13,12 +13,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from pgflows import db
-from pgflows.engine.login import Logins, check_run_role
-from pgflows.engine.results import NodeFailed
+from pgflows.config import Settings
+from pgflows.database import connections as db
+from pgflows.engine.node.results import NodeFailed
 from pgflows.engine.session import Session
+from pgflows.engine.sql.login import Logins, check_run_role
 from pgflows.engine.suspects import Suspects
-from pgflows.settings import Settings
 
 log = logging.getLogger("pgflows.engine")
 

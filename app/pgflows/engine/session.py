@@ -19,20 +19,20 @@ from typing import Any
 
 import asyncpg
 
-from pgflows import db
-from pgflows.engine.checkpoint import Checkpointer, ClaimLost, Entry, Spoiled
+from pgflows.config import Settings
+from pgflows.crash import crash_point
+from pgflows.database import connections as db
+from pgflows.engine.call.calls import Outbound
+from pgflows.engine.call.targets import Targets
 from pgflows.engine.claims import Claims
-from pgflows.engine.lane import Lane, Ride
-from pgflows.engine.leaves import Pause
-from pgflows.engine.login import RUN_ROLE, Logins
-from pgflows.engine.outbound import Outbound
-from pgflows.engine.results import Result
-from pgflows.engine.run import Claim, Run
-from pgflows.engine.statements import SessionEnded, Statement, Statements
+from pgflows.engine.node.results import Result
+from pgflows.engine.sql.login import RUN_ROLE, Logins
+from pgflows.engine.sql.statements import SessionEnded, Statement, Statements
 from pgflows.engine.suspects import Suspects
-from pgflows.engine.targets import Targets
-from pgflows.settings import Settings
-from pgflows.testing import crash_point
+from pgflows.engine.walk.leaves import Pause
+from pgflows.engine.walk.run import Claim, Run
+from pgflows.engine.write.batches import Lane, Ride
+from pgflows.engine.write.checkpoint import Checkpointer, ClaimLost, Entry, Spoiled
 
 log = logging.getLogger("pgflows.engine")
 

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from pgflows import db
+from pgflows.database import connections as db
 
 log = logging.getLogger("pgflows.engine")
 

@@ -21,13 +21,13 @@ from fastapi.responses import RedirectResponse
 from starlette.types import Receive, Scope, Send
 
 from pgflows import telemetry
+from pgflows.config import Settings
 from pgflows.errors import PgflowsError
 from pgflows.http.problems import install_handlers
 from pgflows.http.router import create_pgflows_router
 from pgflows.http.service import Service, open_service
 from pgflows.http.steps import PushDoor
 from pgflows.registry import WorkflowApp
-from pgflows.settings import Settings
 
 DESCRIPTION = """\
 Durable workflows on PostgreSQL. Start one, look at it, cancel it; its steps are called back over

@@ -11,10 +11,10 @@ import logging
 from fastapi import Request
 from fastapi.security import HTTPBearer
 
+from pgflows.config import is_loopback
 from pgflows.errors import Unauthorized
 from pgflows.http.problems import ProblemRoute
 from pgflows.http.service import get_service
-from pgflows.settings import is_loopback
 
 log = logging.getLogger("pgflows.audit")
 bearer = HTTPBearer(auto_error=False, scheme_name="ApiKey", description="One of PGFLOWS_API_KEYS")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from pgflows import instances, schema
-from pgflows.db import Pool
+from pgflows import instances
+from pgflows.database import migrations as schema
+from pgflows.database.connections import Pool
 from pgflows.errors import MigrationError
 from pgflows.http.problems import DATABASE_AWAY
 from pgflows.messages import Ready

@@ -9,7 +9,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 from prometheus_client import generate_latest as generate
 
 from pgflows import instances
-from pgflows.db import Pool
+from pgflows.database.connections import Pool
 from pgflows.http.problems import DATABASE_AWAY
 from pgflows.messages import InstanceCount, Stats
 

@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive
 
-from pgflows.db import LOST
+from pgflows.database.connections import LOST
 from pgflows.errors import (
     IdempotencyConflict,
     InputTooLarge,

@@ -19,18 +19,20 @@ import asyncpg
 from fastapi import Depends, Request
 from pydantic import ValidationError
 
-from pgflows import db, instances, schema
-from pgflows.db import Pool
+from pgflows import instances
+from pgflows.config import Settings
+from pgflows.database import connections as db
+from pgflows.database import migrations as schema
+from pgflows.database.connections import Pool
 from pgflows.engine import Engine, open_engine
 from pgflows.errors import InvalidInput, ServiceUnavailable, SetupError, WorkflowNotFound
 from pgflows.flow import Rendered, compile_app, export_sql, render
 from pgflows.http.keys import ApiKeys
 from pgflows.http.metrics import Metrics
-from pgflows.ledger import Ledger
+from pgflows.ledger.ledger import Ledger
 from pgflows.messages import Stats
 from pgflows.registry import WorkflowApp
-from pgflows.runner import Runner
-from pgflows.settings import Settings
+from pgflows.runner.runner import Runner
 
 PoolConnection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 

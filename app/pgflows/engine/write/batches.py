@@ -17,10 +17,10 @@ from weakref import WeakKeyDictionary
 
 import asyncpg
 
-from pgflows import db
-from pgflows.engine.checkpoint import ClaimLost, Columns, Spoiled, State, Write
-from pgflows.engine.compiled import Shape, unprepared
-from pgflows.engine.results import NodeFailed, Result
+from pgflows.compiled import Shape, unprepared
+from pgflows.database import connections as db
+from pgflows.engine.node.results import NodeFailed, Result
+from pgflows.engine.write.checkpoint import ClaimLost, Columns, Spoiled, State, Write
 
 log = logging.getLogger("pgflows.engine")
 

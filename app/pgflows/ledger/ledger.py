@@ -22,10 +22,10 @@ from uuid import UUID
 
 import asyncpg
 
-from pgflows import db
+from pgflows.database import connections as db
 from pgflows.errors import OutcomeRefused, ServiceUnavailable, SignatureRefused
 
-log = logging.getLogger("pgflows.ledger")
+log = logging.getLogger("pgflows.ledger.ledger")
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")

@@ -28,6 +28,8 @@ from typing import Any, Self, cast
 from pydantic import BaseModel, ValidationError
 
 from pgflows import telemetry
+from pgflows.config import Settings
+from pgflows.crash import crash_point
 from pgflows.errors import (
     NonRetryableError,
     OutcomeRefused,
@@ -35,10 +37,8 @@ from pgflows.errors import (
     ServiceUnavailable,
     SignatureRefused,
 )
-from pgflows.ledger import Ledger, Record, StepCall, Verdict
+from pgflows.ledger.ledger import Ledger, Record, StepCall, Verdict
 from pgflows.registry import RetryConfig, Step, StepContext, WorkflowApp, call_timeout
-from pgflows.settings import Settings
-from pgflows.testing import crash_point
 
 __all__ = ["Runner", "StepCall", "StepOutcome"]
 

@@ -18,9 +18,9 @@ from typing import Any
 
 import asyncpg
 
-from pgflows import db
+from pgflows.config import Settings
+from pgflows.database import connections as db
 from pgflows.errors import MigrationError, SetupError
-from pgflows.settings import Settings
 
 LOCK = 0x7067666C6F7773
 # Roles belong to the whole server, the lock to one database: another may make the same role now.
@@ -55,8 +55,9 @@ class Script:
 
 def sql_directory() -> Path:
     """Inside the package when it was installed, in the checkout otherwise."""
-    installed = Path(__file__).parent / "sql"
-    return installed if installed.is_dir() else Path(__file__).parents[2] / "sql"
+    package = Path(__file__).parents[1]
+    installed = package / "sql"
+    return installed if installed.is_dir() else package.parents[1] / "sql"
 
 
 def scripts() -> list[Script]:

@@ -11,9 +11,9 @@ from typing import Any, Protocol
 import asyncpg
 from asyncpg.prepared_stmt import PreparedStatement
 
-from pgflows import db
-from pgflows.engine.gates import Gate
-from pgflows.engine.results import NodeFailed
+from pgflows.database import connections as db
+from pgflows.engine.limiter import Gate
+from pgflows.engine.node.results import NodeFailed
 
 TIDY = """
 close all; set session authorization default; reset all; unlisten *;

@@ -17,7 +17,7 @@ from pgflows.errors import ServerError
 
 SYSTEM_USER = "embedded_postgres"
 
-log = logging.getLogger("pgflows.server")
+log = logging.getLogger("pgflows.database.embedded")
 
 
 @dataclass(frozen=True)

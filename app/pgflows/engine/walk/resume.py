@@ -19,9 +19,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from pgflows.engine.checkpoint import Ending, Entry, State, Write
-from pgflows.engine.graph import Node
-from pgflows.engine.results import NodeFailed, Result
+from pgflows.engine.node.graph import Node
+from pgflows.engine.node.results import NodeFailed, Result
+from pgflows.engine.write.checkpoint import Ending, Entry, State, Write
 
 Captures = dict[str, Result]
 Change = tuple[str, str, Any]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
-from pgflows.engine.results import NodeFailed, Result, dump, first_column
+from pgflows.engine.node.results import NodeFailed, Result, dump, first_column
 
 BRACED = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 CAPTURED = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)(?:\.(\*|[A-Za-z_][A-Za-z0-9_]*))?(\?)?")

@@ -18,11 +18,11 @@ from typing import Any, TypeVar
 
 import asyncpg
 
-from pgflows import db
-from pgflows.engine.checkpoint import ClaimLost, Columns, Ending, Entry, Write, write
-from pgflows.engine.pools import Login, RolePool, Session
-from pgflows.engine.results import NodeFailed, Refused, Result, encode_rows, storable
-from pgflows.engine.wrapping import Key, Shape, Shapes
+from pgflows.database import connections as db
+from pgflows.engine.node.results import NodeFailed, Refused, Result, encode_rows, storable
+from pgflows.engine.sql.one_trip import Key, Shape, Shapes
+from pgflows.engine.sql.pools import Login, RolePool, Session
+from pgflows.engine.write.checkpoint import ClaimLost, Columns, Ending, Entry, Write, write
 
 T = TypeVar("T")
 OWN_TRANSACTION = ("25001", "2D000")

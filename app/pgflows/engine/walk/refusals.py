@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 
-from pgflows.engine.graph import Node
-from pgflows.engine.results import NodeFailed, Refused
+from pgflows.engine.node.graph import Node
+from pgflows.engine.node.results import NodeFailed, Refused
 
 log = logging.getLogger("pgflows.audit")
 

@@ -7,8 +7,8 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 import asyncpg
 
-from pgflows.db import LOST
-from pgflows.engine.results import NodeFailed, Refused
+from pgflows.database.connections import LOST
+from pgflows.engine.node.results import NodeFailed, Refused
 from pgflows.errors import SetupError
 
 RUN_ROLE = "pgflows_run"

@@ -14,11 +14,11 @@ from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pgflows.engine.checkpoint import Ending, Entry, Write
-from pgflows.engine.graph import Graph, Node
-from pgflows.engine.journal import Journal, Strand, ids
-from pgflows.engine.leaves import Broken, Leaves, Services
-from pgflows.engine.results import NodeFailed, Result
+from pgflows.engine.node.graph import Graph, Node
+from pgflows.engine.node.results import NodeFailed, Result
+from pgflows.engine.walk.leaves import Broken, Leaves, Services
+from pgflows.engine.walk.resume import Journal, Strand, ids
+from pgflows.engine.write.checkpoint import Ending, Entry, Write
 
 UNNAMED = ("SLEEP",)
 MOST_ITERATIONS = 100_000

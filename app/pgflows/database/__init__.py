@@ -1,0 +1,1 @@
+"""PostgreSQL as pgflows uses it: connections, migrations, roles, and the embedded server."""

@@ -1,0 +1,1 @@
+"""HTTP nodes: what may be called, and how it is called."""

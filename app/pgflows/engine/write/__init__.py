@@ -1,0 +1,1 @@
+"""What the engine writes: checkpoints, and batches of compiled nodes."""

@@ -1,0 +1,1 @@
+"""The ledger of steps, as one service process sees it."""

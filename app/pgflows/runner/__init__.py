@@ -1,0 +1,1 @@
+"""The one step path: runs a claimed step and records its outcome."""
