@@ -14,13 +14,14 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 from uuid import UUID
 
 import httpx
 from pydantic import BaseModel
 
 from pgflows import errors
+from pgflows.config import is_loopback
 from pgflows.errors import InvalidRequest, PgflowsError, ServiceUnavailable
 from pgflows.messages import (
     PROBLEM,
@@ -47,7 +48,12 @@ BY_TYPE: Mapping[str, type[PgflowsError]] = {
 
 
 class Client:
-    """A connection to one pgflows service. `transport` is httpx's, for tests and proxies."""
+    """A connection to one pgflows service.
+
+    `transport` is httpx's, for tests and for proxies of the caller's own. The proxies of the
+    environment are used for other machines only. Raises InvalidRequest if the URL or such a proxy
+    cannot be used.
+    """
 
     def __init__(
         self,
@@ -60,9 +66,18 @@ class Client:
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self.base_url = base_url
         self._timeout = timeout
-        self._http = httpx.AsyncClient(
-            base_url=base_url, headers=headers, transport=transport, timeout=timeout
-        )
+        if transport is None and _is_this_machine(base_url):
+            transport = httpx.AsyncHTTPTransport()  # a given transport goes past all proxies
+        try:
+            self._http = httpx.AsyncClient(
+                base_url=base_url, headers=headers, transport=transport, timeout=timeout
+            )
+        except (ImportError, ValueError, httpx.InvalidURL) as e:
+            raise InvalidRequest(
+                f"{base_url} cannot be asked, because of a proxy in HTTP_PROXY, HTTPS_PROXY or "
+                f"ALL_PROXY, or of the URL itself: {e}",
+                hint="unset the proxy, or add the host to NO_PROXY",
+            ) from e
 
     async def __aenter__(self) -> Self:
         await self._http.__aenter__()
@@ -184,13 +199,23 @@ class Client:
         try:
             response = await self._http.request(method, path, **request)
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as e:
-            raise InvalidRequest(f"{self.base_url} is no URL of a service: {e}") from e
+            raise InvalidRequest(f"{self.base_url} is not the URL of a service: {e}") from e
+        except UnicodeEncodeError as e:
+            raise InvalidRequest(f"the request holds text that cannot be sent: {e}") from e
         except httpx.TransportError as e:
             reason = str(e) or type(e).__name__
             raise ServiceUnavailable(f"{self.base_url} does not answer: {reason}") from e
         if response.is_success:
             return response
         raise _error(response)
+
+
+def _is_this_machine(url: str) -> bool:
+    try:
+        host = urlsplit(url).hostname
+    except ValueError:
+        return False
+    return host == "localhost" or is_loopback(host)
 
 
 def _segment(value: UUID | str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from ipaddress import ip_address
-from typing import Annotated
+from typing import Annotated, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
@@ -69,6 +69,12 @@ class Settings(BaseSettings):
     @classmethod
     def _no_slash(cls, value: str | None) -> str | None:
         return _checked_url(value).rstrip("/") if value else None
+
+    @classmethod
+    def given(cls, **options: object) -> Self:
+        """The environment's settings, with those options in front that are not None."""
+        chosen = {name: value for name, value in options.items() if value is not None}
+        return cls.model_validate(cls().model_dump() | chosen)
 
     @property
     def listens_anywhere(self) -> bool:

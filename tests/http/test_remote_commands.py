@@ -7,12 +7,10 @@ import json
 from pathlib import Path
 
 import pytest
-import typer
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from pgflows.cli import remote
-from pgflows.cli.remote import register
+from pgflows.cli import app, tables
 from pgflows.client import Client
 from pgflows.errors import Unauthorized
 from tests.http.conftest import Serve
@@ -22,8 +20,6 @@ NOWHERE = "http://127.0.0.1:1"
 
 
 async def run(url: str, *arguments: str, stdin: str | None = None) -> Result:
-    app = typer.Typer()
-    register(app)
     where = {"PGFLOWS_URL": url}
     return await asyncio.to_thread(CliRunner().invoke, app, list(arguments), input=stdin, env=where)
 
@@ -95,9 +91,9 @@ async def test_no_service_is_one_line_and_what_to_do() -> None:
     assert "start it with `pgflows dev`" in hint
 
 
-async def test_an_address_that_is_no_url_is_said_to_be_none() -> None:
+async def test_a_url_that_is_malformed_is_named() -> None:
     for url in ("nonsense", "ftp://service"):
-        assert "is no URL of a service" in (await run(url, "list")).stderr
+        assert "is not the URL of a service" in (await run(url, "list")).stderr
 
 
 async def test_a_run_that_was_waited_for_and_failed_is_exit_code_1(live: Client) -> None:
@@ -115,7 +111,7 @@ async def test_a_list_is_whole_in_a_pipe_and_fits_80_columns_in_a_terminal(
         str(started.instance_id), "completed", "process_order", "web",
     ]  # fmt: skip
     assert piped[1].rstrip().endswith(f" {started.df_id}")
-    monkeypatch.setattr(remote, "out", Console(force_terminal=True, width=80, color_system=None))
+    monkeypatch.setattr(tables, "out", Console(force_terminal=True, width=80, color_system=None))
     shown = (await run(live.base_url, "list")).stdout.splitlines()
     assert len(shown) == 2
     assert shown[1].split()[:4] == piped[1].split()[:4]

@@ -7,7 +7,7 @@ import shlex
 
 from pydantic import BaseModel, Field
 
-from pgflows.cli.local import _to_try
+from pgflows.cli.serving import _to_try
 from pgflows.config import Settings
 from pgflows.registry import StepContext, WorkflowApp, WorkflowContext
 

@@ -1,28 +1,68 @@
-"""The command line. Errors of ours end as one message and exit code 1; anything else is a bug."""
+"""The command line: `pgflows COMMAND`.
+
+The module of a command is imported when the command is called, so that a question to a service
+does not wait for what an engine needs. An error of pgflows ends as one message and exit code 1;
+anything else is a bug.
+"""
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from enum import StrEnum
+from importlib import import_module
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
 from rich.console import Console
+from typer.core import TyperGroup
 
-from pgflows.cli import local, maintenance, remote
 from pgflows.config import Settings
 from pgflows.errors import PgflowsError
 
 log = logging.getLogger("pgflows.cli")
 OTHER_VARIABLES = {"PGFLOWS_LOG_LEVEL", "PGFLOWS_URL", "PGFLOWS_API_KEY"}
 
+MODULES = {
+    "dev": "serving",
+    "serve": "serving",
+    "engine": "engine",
+    "demo": "demo",
+    "migrate": "maintenance",
+    "check": "maintenance",
+    "doctor": "maintenance",
+    "keys": "maintenance",
+    "start": "remote",
+    "status": "remote",
+    "history": "remote",
+    "list": "remote",
+    "cancel": "remote",
+    "export": "remote",
+}
+"""The module of `pgflows.cli` in which each command is, in the order of `pgflows --help`."""
+
+
+class Commands(TyperGroup):
+    """Finds a command by importing its module, which has a Typer named `commands`."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]  # the same class
+        return list(MODULES)
+
+    def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:  # type: ignore[override]
+        if cmd_name not in MODULES:
+            return None
+        commands = import_module(f"pgflows.cli.{MODULES[cmd_name]}").commands
+        return typer.main.get_group(commands).get_command(ctx, cmd_name)
+
+
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -71,13 +111,16 @@ def misspelt(environment: Iterable[str]) -> Iterator[tuple[str, str]]:
                 yield name, meant
 
 
-local.register(app)
-maintenance.register(app)
-remote.register(app)
+def _print_anything() -> None:
+    """A terminal that is not UTF-8 shows what it cannot print as escapes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def main() -> None:
     """The entry point `pgflows`."""
+    _print_anything()
     error = Console(stderr=True, soft_wrap=True)
     try:
         app()

@@ -20,9 +20,10 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import asyncpg
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -32,10 +33,28 @@ from pgflows.database.embedded import EmbeddedServer
 from pgflows.database.migrations import migrate
 from pgflows.errors import SetupError
 
-WORKFLOW, LATE_MINUTES = "compensate_delay", 60
+WORKFLOW = "compensate_delay"
+LATE_MINUTES = 60
 KILLS = ((0.15, "service"), (0.40, "engine"), (0.65, "service"))
-PATIENCE = 120.0
+PATIENCE_SECONDS = 120.0
 KNOWN = "select exists (select from pgflows.workflows where name = $1)"
+
+commands = typer.Typer()
+console = Console(soft_wrap=True)
+
+
+@commands.command()
+def demo(
+    workflows: Annotated[int, typer.Option(min=10, max=5000, help="How many to run")] = 500,
+    flights: Annotated[Path, typer.Option(help="The flight data")] = Path(
+        "examples/flights/flights.csv"
+    ),
+) -> None:
+    """Five hundred workflows with kills in between; exit code 1 if a step is lost or doubled."""
+    outcome = asyncio.run(run_demo(flights, workflows))
+    show(outcome)
+    if not outcome.ok:
+        raise typer.Exit(1)
 
 
 @dataclass
@@ -126,7 +145,7 @@ def _free_port() -> int:
         return int(s.getsockname()[1])
 
 
-async def run_demo(flights: Path, most: int, console: Console) -> Outcome:
+async def run_demo(flights: Path, most: int) -> Outcome:
     """Raises SetupError where the demo cannot begin; returns what was counted."""
     inputs = delayed_flights(flights, most)
     outcome = Outcome()
@@ -142,7 +161,7 @@ async def run_demo(flights: Path, most: int, console: Console) -> Outcome:
         stack.push_async_callback(conn.close)
         await _wait_for_workflow(conn)
         starter = asyncio.create_task(_start(dsn, inputs, outcome))
-        await _watch(conn, children, outcome, len(inputs), console)
+        await _watch(conn, children, outcome, len(inputs))
         await starter
         await _count(conn, outcome)
     outcome.seconds = time.monotonic() - began
@@ -171,7 +190,6 @@ async def _watch(
     children: dict[str, Child],
     outcome: Outcome,
     total: int,
-    console: Console,
 ) -> None:
     """Shows progress and kills at the planned shares of it."""
     plan = list(KILLS)
@@ -183,7 +201,7 @@ async def _watch(
     )
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task("workflows", total=total)
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < deadline:
             done = await conn.fetchval(
                 "select count(*) from pgflows.instances where ended_at is not null"
@@ -209,7 +227,7 @@ async def _count(conn: asyncpg.Connection[Any], outcome: Outcome) -> None:
     outcome.lost = row["lost"]
 
 
-def show(outcome: Outcome, console: Console) -> None:
+def show(outcome: Outcome) -> None:
     table = Table(title="pgflows demo: delay compensation", show_header=False)
     kills = ", ".join(outcome.kills) or "none"
     for name, value in (

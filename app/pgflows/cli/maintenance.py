@@ -21,24 +21,15 @@ from pgflows.flow import compile_app
 from pgflows.registry import load_app
 
 T = TypeVar("T")
+commands = typer.Typer()
 console = Console()
 keys_app = typer.Typer(no_args_is_help=True, help="The keys that sign step calls.")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON")]
+commands.add_typer(keys_app, name="keys")
 MARKS = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "broken": "[red]broken[/]"}
 
 
-def register(app: typer.Typer) -> None:
-    """Add these commands to the command line."""
-    for command in (migrate, check, doctor):
-        app.command(command.__name__)(command)
-    app.add_typer(keys_app, name="keys")
-
-
-def _with(dsn: str | None) -> Settings:
-    settings = Settings()
-    return settings.model_copy(update={"dsn": dsn}) if dsn else settings
-
-
+@commands.command()
 def migrate(
     dsn: Dsn = None,
     print_: Annotated[
@@ -49,7 +40,7 @@ def migrate(
     if print_:
         typer.echo(print_sql(), nl=False)
         return
-    settings = _with(dsn)
+    settings = Settings.given(dsn=dsn)
     address = require_database(settings)
     asyncio.run(check_connection(address))
     applied = asyncio.run(migrate_database(address, settings))
@@ -59,6 +50,7 @@ def migrate(
         typer.echo("the database is up to date")
 
 
+@commands.command()
 def check(as_json: Json = False) -> None:
     """Compile every workflow; say what cannot be translated, and where."""
     settings = Settings()
@@ -75,9 +67,10 @@ def _counted(n: int, what: str) -> str:
     return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
+@commands.command()
 def doctor(dsn: Dsn = None, as_json: Json = False) -> None:
     """What this server can do, and what to do about what it cannot; exit code 1 if broken."""
-    settings = _with(dsn)
+    settings = Settings.given(dsn=dsn)
     findings = asyncio.run(examine(find_database(settings), settings))
     if as_json:
         typer.echo(json.dumps([f.as_dict() for f in findings], indent=2))
@@ -94,7 +87,8 @@ def doctor(dsn: Dsn = None, as_json: Json = False) -> None:
 def list_keys(dsn: Dsn = None, as_json: Json = False) -> None:
     """The keys, newest first; the one without an end signs."""
     rows = _ask(
-        require_database(_with(dsn)), lambda c: c.fetch("select * from pgflows.list_keys()")
+        require_database(Settings.given(dsn=dsn)),
+        lambda c: c.fetch("select * from pgflows.list_keys()"),
     )
     found = [
         {
@@ -115,7 +109,10 @@ def list_keys(dsn: Dsn = None, as_json: Json = False) -> None:
 @keys_app.command("rotate")
 def rotate_key(dsn: Dsn = None) -> None:
     """A new key signs from now on; calls that were signed before stay good."""
-    name = _ask(require_database(_with(dsn)), lambda c: c.fetchval("select pgflows.rotate_key()"))
+    name = _ask(
+        require_database(Settings.given(dsn=dsn)),
+        lambda c: c.fetchval("select pgflows.rotate_key()"),
+    )
     typer.echo(f"key {name} signs now")
 
 

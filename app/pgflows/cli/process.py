@@ -1,36 +1,13 @@
-"""How a long-lived process of ours begins and ends, and the engine as a process of its own."""
+"""How a process that runs until a signal begins and ends."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import signal
 from collections.abc import Callable
 
-import uvloop
-
-from pgflows.config import Settings
-from pgflows.engine import open_engine
-
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-def run_engine(settings: Settings, dsn: str) -> None:
-    """Runs an engine until SIGINT or SIGTERM."""
-    collect_seldom()
-    uvloop.run(_engine(settings, dsn))
-
-
-async def _engine(settings: Settings, dsn: str) -> None:
-    async def run() -> None:
-        async with open_engine(settings, dsn=dsn) as running:
-            await running.run()
-
-    task = asyncio.create_task(run())
-    on_signals(task.cancel)
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
 
 
 def collect_seldom() -> None:

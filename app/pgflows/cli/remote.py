@@ -11,15 +11,20 @@ from typing import Annotated, Any, TypeVar
 
 import httpx
 import typer
-from pydantic import BaseModel
-from rich.console import Console
 from rich.markup import escape
-from rich.table import Column, Table
 
+from pgflows.cli.tables import (
+    ENDED_BADLY,
+    err,
+    print_answer,
+    print_history,
+    print_instance,
+    print_page,
+)
 from pgflows.client import Client
 from pgflows.config import Settings
 from pgflows.errors import InvalidRequest, PgflowsError, ServiceUnavailable, Unauthorized
-from pgflows.messages import History, Instance, InstancePage, InstanceSummary, Status
+from pgflows.messages import Status
 
 T = TypeVar("T")
 
@@ -33,30 +38,10 @@ ApiKey = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print the service's answer as JSON")]
 InstanceArg = Annotated[str, typer.Argument(help="An instance_id, or the df_id of one of its runs")]
 
-_COLOURS = {
-    "completed": "green",
-    "failed": "red",
-    "cancelled": "yellow",
-    "running": "cyan",
-    "pending": "dim",
-    "requested": "dim",
-}
-
-ENDED_BADLY = ("failed", "cancelled")
-WIDE = 110  # columns of a terminal that holds a whole list
-_COLUMNS = ("instance", "status", "workflow", "label", "created", "seconds", "df")
-_NARROWEST = {"instance": 36, "status": 9, "created": 11, "seconds": 7, "df": 8}  # others may fold
-
-out = Console()
-err = Console(stderr=True, soft_wrap=True, highlight=False)
+commands = typer.Typer()
 
 
-def register(app: typer.Typer) -> None:
-    """Add these commands to the command line."""
-    for command in (start, status, history, list_, cancel, export):
-        app.command(command.__name__.rstrip("_"))(command)
-
-
+@commands.command()
 def start(
     workflow: Annotated[str, typer.Argument(help="A registered workflow")],
     input: Annotated[
@@ -88,25 +73,30 @@ def start(
             workflow, data, idempotency_key=key, label=label, attributes=extra, wait=wait
         ),
     )
-    _show(instance, as_json, _print_instance)
+    print_answer(instance, as_json, print_instance)
     if wait and instance.status in ENDED_BADLY:
         raise typer.Exit(1)
 
 
+@commands.command()
 def status(
     instance: InstanceArg, url: Url = None, api_key: ApiKey = None, as_json: Json = False
 ) -> None:
     """Show how an instance stands."""
-    _show(_ask(url, api_key, lambda client: client.get(instance)), as_json, _print_instance)
+    print_answer(_ask(url, api_key, lambda client: client.get(instance)), as_json, print_instance)
 
 
+@commands.command()
 def history(
     instance: InstanceArg, url: Url = None, api_key: ApiKey = None, as_json: Json = False
 ) -> None:
     """Show the steps of an instance with their attempts."""
-    _show(_ask(url, api_key, lambda client: client.history(instance)), as_json, _print_history)
+    print_answer(
+        _ask(url, api_key, lambda client: client.history(instance)), as_json, print_history
+    )
 
 
+@commands.command("list")
 def list_(
     workflow: Annotated[str | None, typer.Option(help="Only this workflow's")] = None,
     status: Annotated[Status | None, typer.Option(help="Only with this status")] = None,
@@ -129,9 +119,10 @@ def list_(
             cursor=cursor,
         ),
     )
-    _show(page, as_json, _print_page)
+    print_answer(page, as_json, print_page)
 
 
+@commands.command()
 def cancel(
     instance: InstanceArg,
     reason: Annotated[str | None, typer.Option(help="Kept with the instance")] = None,
@@ -141,9 +132,10 @@ def cancel(
 ) -> None:
     """Cancel a live instance; one that has ended stays as it is."""
     found = _ask(url, api_key, lambda client: client.cancel(instance, reason))
-    _show(found, as_json, _print_instance)
+    print_answer(found, as_json, print_instance)
 
 
+@commands.command()
 def export(
     workflow: Annotated[str, typer.Argument(help="A registered workflow")],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write it here")] = None,
@@ -153,7 +145,7 @@ def export(
     """Print a workflow as SQL."""
     text = _ask(url, api_key, lambda client: client.export(workflow))
     if output is None:
-        typer.echo(text, nl=False)
+        typer.echo(text.encode(), nl=False)  # the file of a redirection is UTF-8 too
     else:
         try:
             output.write_text(text, encoding="utf-8")
@@ -193,7 +185,7 @@ def _refused(error: PgflowsError) -> typer.Exit:
 def _read(argument: str) -> str:
     try:
         if argument == "-":
-            return sys.stdin.read()
+            return sys.stdin.buffer.read().decode()
         if argument.startswith("@"):
             return Path(argument[1:]).read_text(encoding="utf-8")
     except OSError as e:
@@ -206,103 +198,8 @@ def _read(argument: str) -> str:
 def _object(text: str, what: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise _refused(InvalidRequest(f"{what} is not JSON: {e}")) from e
     if not isinstance(value, dict):
         raise _refused(InvalidRequest(f"{what} is a JSON {type(value).__name__}, not an object"))
     return value
-
-
-M = TypeVar("M", bound=BaseModel)
-
-
-def _show(answer: M, as_json: bool, show: Callable[[M], None]) -> None:
-    if as_json:
-        typer.echo(answer.model_dump_json(indent=2))
-        return
-    if not out.is_terminal:
-        out.width = 1000  # a pipe gets whole lines
-    show(answer)
-
-
-def _coloured(status: str) -> str:
-    return f"[{_COLOURS[status]}]{status}[/]"
-
-
-def _compact(value: object) -> str:
-    return escape(json.dumps(value, ensure_ascii=False))
-
-
-def _print_instance(instance: Instance) -> None:
-    rows = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    rows.add_row("instance", f"{instance.instance_id}  [dim]df {instance.df_id}[/dim]")
-    rows.add_row(
-        "workflow", f"{escape(instance.workflow)}  [dim]version {escape(instance.version)}[/dim]"
-    )
-    rows.add_row("status", _coloured(instance.status))
-    if instance.label is not None:
-        rows.add_row("label", escape(instance.label))
-    rows.add_row("input", _compact(instance.input))
-    if instance.output is not None:
-        rows.add_row("output", _compact(instance.output))
-    if instance.error is not None:
-        rows.add_row("error", f"[red]{_compact(instance.error)}[/red]")
-    rows.add_row("created", f"{instance.created_at:%Y-%m-%d %H:%M:%S %Z}")
-    if instance.ended_at is not None:
-        seconds = (instance.ended_at - instance.created_at).total_seconds()
-        rows.add_row("took", f"{seconds:.3f} s")
-    out.print(rows)
-
-
-def _print_history(history: History) -> None:
-    _print_instance(history)
-    steps = Table("n", "step", "status", "attempts", "ms", "output or error")
-    for step in history.steps:
-        found = step.output if step.error is None else step.error
-        steps.add_row(
-            str(step.n),
-            escape(step.step_key),
-            _coloured(step.status),
-            str(step.attempt_count),
-            "" if step.duration_ms is None else f"{step.duration_ms:.1f}",
-            "" if found is None else _compact(found),
-        )
-        for attempt in step.attempts:
-            if attempt.error_type is not None:
-                text = f"attempt {attempt.attempt}: {attempt.error_type}: {attempt.message}"
-                steps.add_row(
-                    "", "", "", "", f"{attempt.duration_ms:.1f}", f"[red]{escape(text)}[/red]"
-                )
-    out.print(steps)
-
-
-def _print_page(page: InstancePage) -> None:
-    """All columns where there is room for them, else what 80 characters hold."""
-    if not page.instances:
-        err.print("no instances")
-        return
-    whole = out.width >= WIDE
-    rows = [_row(instance, whole) for instance in page.instances]
-    left_out = set() if any(row["label"] for row in rows) else {"label"}
-    left_out |= set() if whole else {"seconds", "df"}
-    shown = [name for name in _COLUMNS if name not in left_out]
-    columns = [Column(name, overflow="fold", min_width=_NARROWEST.get(name)) for name in shown]
-    table = Table(*columns, box=None, padding=(0, 2 if whole else 1, 0, 0))
-    for row in rows:
-        table.add_row(*(row[name] for name in shown))
-    out.print(table)
-    if page.next_cursor is not None:
-        out.print(f"[dim]more: --cursor {page.next_cursor}[/dim]", soft_wrap=True)
-
-
-def _row(instance: InstanceSummary, whole: bool) -> dict[str, str]:
-    ended, created = instance.ended_at, instance.created_at
-    return {
-        "instance": str(instance.instance_id),
-        "status": _coloured(instance.status),
-        "workflow": escape(instance.workflow),
-        "label": escape(instance.label or ""),
-        "created": f"{created:%Y-%m-%d %H:%M:%S}" if whole else f"{created:%m-%d %H:%M}",
-        "seconds": f"{(ended - created).total_seconds():.3f}" if ended else "",
-        "df": instance.df_id or "",
-    }

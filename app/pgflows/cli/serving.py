@@ -1,8 +1,4 @@
-"""The commands that run something here: dev, serve, engine, demo.
-
-What only a service or an engine needs is imported where one is run: an engine does without the
-service's 30 MB, and commands that ask a service something start sooner.
-"""
+"""The commands that serve: dev, which brings everything along, and serve."""
 
 from __future__ import annotations
 
@@ -19,7 +15,7 @@ import typer
 from rich.console import Console
 
 from pgflows.cli.database import Dsn, check_connection, require_database
-from pgflows.cli.demo import run_demo, show
+from pgflows.cli.hosting import listener, run_service
 from pgflows.config import Settings, is_loopback
 from pgflows.database.embedded import EmbeddedServer
 from pgflows.database.migrations import migrate
@@ -27,6 +23,7 @@ from pgflows.errors import ServerError, SetupError
 from pgflows.flow import sample
 from pgflows.registry import WorkflowApp, load_app
 
+commands = typer.Typer()
 console = Console(soft_wrap=True)
 
 Host = Annotated[
@@ -46,24 +43,10 @@ OwnDsn = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    """Add these commands to the command line."""
-    for command in (dev, serve, engine, demo):
-        app.command(command.__name__)(command)
-
-
-def settings_with(**given: object) -> Settings:
-    """The environment's settings, with options of the command in front."""
-    return Settings.model_validate(
-        Settings().model_dump() | {k: v for k, v in given.items() if v is not None}
-    )
-
-
+@commands.command()
 def dev(dsn: OwnDsn = None, host: Host = None, port: Port = None) -> None:
     """PostgreSQL, migrations, the service and an engine, all in one."""
-    from pgflows.cli.hosting import listener, run_service
-
-    settings = settings_with(dsn=dsn, host=host, port=port)
+    settings = Settings.given(dsn=dsn, host=host, port=port)
     _check_exposure(settings)
     app = load_app(settings.app)
     with listener(settings) as taken, _database(settings) as (address, shown):
@@ -76,6 +59,7 @@ def dev(dsn: OwnDsn = None, host: Host = None, port: Port = None) -> None:
         run_service(app, settings, address, taken, opened, with_engine=True)
 
 
+@commands.command()
 def serve(
     dsn: Dsn = None,
     host: Host = None,
@@ -83,9 +67,7 @@ def serve(
     engine: Annotated[bool, typer.Option(help="Run an engine in this process too")] = True,
 ) -> None:
     """The service: control API and steps, on a migrated database."""
-    from pgflows.cli.hosting import listener, run_service
-
-    settings = settings_with(dsn=dsn, host=host, port=port)
+    settings = Settings.given(dsn=dsn, host=host, port=port)
     _check_exposure(settings)
     app = load_app(settings.app)
     address = require_database(settings)
@@ -97,32 +79,6 @@ def serve(
             console.print(f"pgflows is at {settings.local_url}")
 
         run_service(app, settings, address, taken, opened, with_engine=engine)
-
-
-def engine(dsn: Dsn = None) -> None:
-    """An engine as a process of its own; run as many as you like."""
-    from pgflows.cli.process import run_engine
-
-    settings = settings_with(dsn=dsn)
-    address = require_database(settings)
-    asyncio.run(check_connection(address, migrated=True))
-    run_engine(settings, address)
-
-
-def demo(
-    workflows: Annotated[int, typer.Option(min=10, max=5000, help="How many to run")] = 500,
-    flights: Annotated[Path, typer.Option(help="The flight data")] = Path(
-        "examples/flights/flights.csv"
-    ),
-) -> None:
-    """Five hundred workflows with kills in between; exit code 1 if a step is lost or doubled."""
-    outcome = asyncio.run(run_demo(flights, workflows, console))
-    show(outcome, console)
-    if not outcome.ok:
-        raise typer.Exit(1)
-
-
-# -- parts
 
 
 def _check_exposure(settings: Settings) -> None:

@@ -1,0 +1,37 @@
+"""The command engine: an engine as a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import typer
+import uvloop
+
+from pgflows.cli.database import Dsn, check_connection, require_database
+from pgflows.cli.process import collect_seldom, on_signals
+from pgflows.config import Settings
+from pgflows.engine import open_engine
+
+commands = typer.Typer()
+
+
+@commands.command()
+def engine(dsn: Dsn = None) -> None:
+    """An engine as a process of its own; run as many as you like."""
+    settings = Settings.given(dsn=dsn)
+    address = require_database(settings)
+    asyncio.run(check_connection(address, migrated=True))
+    collect_seldom()
+    uvloop.run(_run_until_signal(settings, address))
+
+
+async def _run_until_signal(settings: Settings, dsn: str) -> None:
+    async def run() -> None:
+        async with open_engine(settings, dsn=dsn) as running:
+            await running.run()
+
+    task = asyncio.create_task(run())
+    on_signals(task.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
