@@ -1,7 +1,7 @@
 """The texts of compiled nodes, as an engine prepares them on its sessions.
 
 Our renderer (`flow/render.py`) writes few forms of statement, which differ between runs in the
-instance and the number of the strand's version only. So each is planned once a session, for one run
+instance and the seq of the strand only. So each is planned once a session, for one run
 and, where the form is one of those that `take_each` and its like know, for many runs at once.
 """
 
@@ -40,20 +40,20 @@ FINISH_EACH = (
 
 @dataclass(frozen=True)
 class Shape:
-    """What follows PREPARE and a name: for one run ($1 the instance, $2 the version), and for many.
+    """What follows PREPARE and a name: for one run ($1 the instance, $2 the seq), and for many.
 
-    `each` takes instances, versions and what to number the answers by; it is None where the form is
-    not known. `versioned` says whether the version counts; the first node of a run has none.
+    `each` takes instances, seqs and what to number the answers by; it is None where the form is
+    not known. `has_seq` says whether the text holds a seq; the first node of a run has none.
     """
 
     one: str
     each: str | None
-    versioned: bool
+    has_seq: bool
 
-    def filled(self, instance: str, version: int) -> str:
+    def filled(self, instance: str, seq: int) -> str:
         """The statement for one run, with its values in it."""
         text = self.one.partition(" as ")[2]
-        return text.replace("$1", f"'{instance}'").replace("$2", str(version))
+        return text.replace("$1", f"'{instance}'").replace("$2", str(seq))
 
 
 def shape_of(query: str) -> Shape | None:

@@ -229,7 +229,7 @@ class StepRun(BaseModel):
                 {
                     "step_key": "charge_payment#1",
                     "step": "charge_payment",
-                    "n": 1,
+                    "seq": 1,
                     "status": "completed",
                     "input": {"order_id": "ORD-1", "amount": 99.0},
                     "output": {"charged": True},
@@ -257,7 +257,7 @@ class StepRun(BaseModel):
 
     step_key: str
     step: str
-    n: int = Field(description="The order of the steps in the run, from 1")
+    seq: int = Field(description="The number of the node that asked for the step, from 1")
     status: StepStatus
     input: Any
     output: Any = None

@@ -6,10 +6,10 @@
 --   rotate_key   a new key signs from now on; the ones before are retired
 
 create or replace function pgflows._sign(
-  p_key_id text, p_inner bytea, p_outer bytea, p_df_id text, p_step text, p_step_key text, p_call integer, p_body text
+  p_key_id text, p_inner bytea, p_outer bytea, p_df_id text, p_step text, p_step_key text, p_seq integer, p_body text
 ) returns text language sql stable as $$
   select 'v1.' || p_key_id || '.' || encode(sha256(p_outer || sha256(p_inner || convert_to(
-    'v1.' || p_key_id || '.' || p_df_id || '.' || p_step || '.' || p_step_key || '.' || p_call::text || '.'
+    'v1.' || p_key_id || '.' || p_df_id || '.' || p_step || '.' || p_step_key || '.' || p_seq::text || '.'
       || encode(sha256(convert_to(p_body, 'UTF8')), 'hex'), 'UTF8'))), 'hex')
 $$;
 

@@ -23,7 +23,7 @@ begin
   return v_instance;
 end $$;
 
-create or replace function pgflows.take(p_df_id text, p_frame text, p_seq integer)
+create or replace function pgflows.take(p_df_id text, p_strand text, p_seq integer)
 returns jsonb language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
   v_instance uuid := pgflows._run_of(p_df_id);
@@ -35,12 +35,12 @@ declare
   v_failure jsonb;
   v_error jsonb;
 begin
-  if p_seq = 0 and p_frame = 'main' then  -- where a run begins, with its input
+  if p_seq = 0 and p_strand = 'main' then  -- where a run begins, with its input
     return (select jsonb_build_object('@in', i.input) from pgflows.instances i where i.instance_id = v_instance);
   end if;
-  select f.env into v_before from pgflows.frames f where f.df_id = p_df_id and f.frame = p_frame and f.seq = p_seq;
+  select f.env into v_before from pgflows.frames f where f.df_id = p_df_id and f.strand = p_strand and f.seq = p_seq;
   if not found then
-    raise exception 'run % has no state % of strand %', p_df_id, p_seq, p_frame using errcode = 'PF003';
+    raise exception 'run % has no state % of strand %', p_df_id, p_seq, p_strand using errcode = 'PF003';
   end if;
   v_env := v_before - '@p';
   for n in 0 .. coalesce(jsonb_array_length(v_before -> '@p'), 0) - 1 loop
@@ -70,29 +70,29 @@ end $$;
 
 -- Opens the ledger rows of the steps to call, signed with the key of the day; returns that key where all rows are
 -- new. A revived run asks again for what it asked for before: what was recorded stays, and is open to this call.
-create or replace function pgflows._ask(p_instance uuid, p_call integer, p_steps jsonb)
+create or replace function pgflows._ask(p_instance uuid, p_seq integer, p_steps jsonb)
 returns pgflows.signing_keys language plpgsql as $$
 declare
   v_key pgflows.signing_keys;
   v_new integer;
 begin
   select y.* into v_key from pgflows.signing_keys y where y.retired_at is null order by y.created_at desc limit 1;
-  insert into pgflows.step_runs (instance_id, step_key, step, n, call, key_id, input, retry)
-  select p_instance, s ->> 'key', s ->> 'step', p_call, p_call, v_key.key_id, s -> 'input', nullif(s -> 'retry', 'null')
+  insert into pgflows.step_runs (instance_id, step_key, step, seq, key_id, input, retry)
+  select p_instance, s ->> 'key', s ->> 'step', p_seq, v_key.key_id, s -> 'input', nullif(s -> 'retry', 'null')
   from jsonb_array_elements(p_steps) s
   on conflict do nothing;
   get diagnostics v_new = row_count;
   if v_new = jsonb_array_length(p_steps) then
     return v_key;
   end if;
-  update pgflows.step_runs r set call = p_call, key_id = v_key.key_id, requested_at = clock_timestamp()
+  update pgflows.step_runs r set seq = p_seq, key_id = v_key.key_id, requested_at = clock_timestamp()
   from jsonb_array_elements(p_steps) s
   where r.instance_id = p_instance and r.step_key = s ->> 'key';
   return null;
 end $$;
 
 create or replace function pgflows.put(
-  p_df_id text, p_frame text, p_seq integer, p_env jsonb, p_cond boolean, p_steps jsonb
+  p_df_id text, p_strand text, p_seq integer, p_env jsonb, p_cond boolean, p_steps jsonb
 ) returns table (c boolean, seq integer, keys jsonb, bodies jsonb, signatures jsonb)
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -110,18 +110,18 @@ begin
     select p_env || jsonb_build_object('@p', jsonb_agg(s - '{input,step,retry}'::text[]))
     into p_env from jsonb_array_elements(p_steps) s;
   end if;
-  insert into pgflows.frames (df_id, frame, seq, env, ret) values (p_df_id, p_frame, put.seq, p_env, v_ret)
+  insert into pgflows.frames (df_id, strand, seq, env, ret) values (p_df_id, p_strand, put.seq, p_env, v_ret)
   on conflict do nothing;
   if not found then
     -- the node ran before, perhaps in another session just now: the insert waited for its commit
     select f.env, f.ret into p_env, v_ret from pgflows.frames f
-    where f.df_id = p_df_id and f.frame = p_frame and f.seq = put.seq;
+    where f.df_id = p_df_id and f.strand = p_strand and f.seq = put.seq;
   else
     if v_steps > 0 then
       v_key := pgflows._ask(v_instance, put.seq, p_steps);
     end if;
     if p_seq > 1 then
-      delete from pgflows.frames f where f.df_id = p_df_id and f.frame = p_frame and f.seq < p_seq;
+      delete from pgflows.frames f where f.df_id = p_df_id and f.strand = p_strand and f.seq < p_seq;
     end if;
   end if;
   c := coalesce((v_ret ->> 'c')::boolean, true);
@@ -148,7 +148,7 @@ begin
   return next;
 end $$;
 
-create or replace function pgflows.finish(p_df_id text, p_frame text, p_seq integer, p_output jsonb)
+create or replace function pgflows.finish(p_df_id text, p_strand text, p_seq integer, p_output jsonb)
 returns jsonb language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
   update pgflows.instances i

@@ -17,7 +17,7 @@ begin
   from unnest(p_df_id, p_seq) with ordinality q(df_id, seq, n)
   join pgflows.df_runs r on r.df_id = q.df_id and r.submitted_by = quote_ident(session_user)::regrole
   left join pgflows.instances i on i.instance_id = case when q.seq = 0 then r.instance_id end
-  left join pgflows.frames f on f.df_id = case when q.seq > 0 then q.df_id end and f.frame = 'main' and f.seq = q.seq
+  left join pgflows.frames f on f.df_id = case when q.seq > 0 then q.df_id end and f.strand = 'main' and f.seq = q.seq
   left join pgflows.step_runs s on s.instance_id = r.instance_id and s.step_key = f.env -> '@p' -> 0 ->> 'key'
   where q.seq = 0 or (s.status = 'completed' and jsonb_array_length(f.env -> '@p') = 1);
 end $$;
@@ -34,15 +34,15 @@ begin
     from unnest(p_n, p_env, p_step) q(n, env, step)
     join pgflows.df_runs r on r.df_id = p_df_id[q.n] and r.submitted_by = quote_ident(session_user)::regrole
   ), framed as (
-    insert into pgflows.frames (df_id, frame, seq, env)
+    insert into pgflows.frames (df_id, strand, seq, env)
     select a.df_id, 'main', a.seq, a.env || jsonb_build_object('@p', jsonb_build_array(a.step - '{input,step,retry}'::text[]))
     from asked a
   ), opened as (
-    insert into pgflows.step_runs (instance_id, step_key, step, n, call, key_id, input, retry)
-    select a.instance_id, a.key, a.step ->> 'step', a.seq, a.seq, v_key.key_id, a.step -> 'input', nullif(a.step -> 'retry', 'null')
+    insert into pgflows.step_runs (instance_id, step_key, step, seq, key_id, input, retry)
+    select a.instance_id, a.key, a.step ->> 'step', a.seq, v_key.key_id, a.step -> 'input', nullif(a.step -> 'retry', 'null')
     from asked a
   ), dropped as (
-    delete from pgflows.frames f using asked a where f.df_id = a.df_id and f.frame = 'main' and f.seq < a.seq - 1
+    delete from pgflows.frames f using asked a where f.df_id = a.df_id and f.strand = 'main' and f.seq < a.seq - 1
   )
   select a.n, jsonb_build_object('row_count', 1, 'rows', jsonb_build_array(jsonb_build_object(
     'c', true, 'seq', a.seq, 'key_1', a.key, 'body_1', a.body, 'signature_1',

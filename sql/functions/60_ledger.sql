@@ -33,7 +33,7 @@ begin
 end $$;
 
 create or replace function pgflows.claim_steps(
-  p_service integer, p_df_id text[], p_step text[], p_step_key text[], p_call integer[], p_key_id text[]
+  p_service integer, p_df_id text[], p_step text[], p_step_key text[], p_seq integer[], p_key_id text[]
 ) returns table (ord integer, verdict text, instance_id uuid, attempt integer, output jsonb, error jsonb, retry jsonb, retry_in float8)
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -48,10 +48,10 @@ begin
   for ord, instance_id, attempt, retry in
     update pgflows.step_runs s
     set status = 'running', service_id = p_service, attempts = s.attempts + 1, started_at = coalesce(s.started_at, v_now), retry_at = null
-    from unnest(p_df_id, p_step, p_step_key, p_call, p_key_id) with ordinality as q(df_id, step, step_key, call, key_id, n)
+    from unnest(p_df_id, p_step, p_step_key, p_seq, p_key_id) with ordinality as q(df_id, step, step_key, seq, key_id, n)
     join pgflows.df_runs r on r.df_id = q.df_id
     join pgflows.instances i on i.instance_id = r.instance_id and i.status in ('pending', 'running')
-    where s.instance_id = r.instance_id and s.step_key = q.step_key and s.step = q.step and s.call = q.call and s.key_id = q.key_id
+    where s.instance_id = r.instance_id and s.step_key = q.step_key and s.step = q.step and s.seq = q.seq and s.key_id = q.key_id
       and s.status = 'requested' and (s.retry_at is null or s.retry_at <= v_now)
     returning q.n::integer, s.instance_id, s.attempts, s.retry
   loop
@@ -65,7 +65,7 @@ begin
     from pgflows.df_runs r join pgflows.instances i on i.instance_id = r.instance_id where r.df_id = p_df_id[ord];
     select * into v_run from pgflows.step_runs s
     where s.instance_id = claim_steps.instance_id and s.step_key = p_step_key[ord] and s.step = p_step[ord]
-      and s.call = p_call[ord] and s.key_id = p_key_id[ord]
+      and s.seq = p_seq[ord] and s.key_id = p_key_id[ord]
     for no key update;
     if not found then
       verdict := 'unknown';

@@ -144,7 +144,7 @@ begin
   return pgflows._instance_document(v_instance) || jsonb_build_object(
     'steps', coalesce((
       select jsonb_agg(jsonb_build_object(
-        'step_key', s.step_key, 'step', s.step, 'n', s.n, 'status', s.status,
+        'step_key', s.step_key, 'step', s.step, 'seq', s.seq, 'status', s.status,
         'input', s.input, 'output', s.output, 'error', s.error,
         'attempt_count', s.attempts,
         'attempts', coalesce((
@@ -158,7 +158,7 @@ begin
         'requested_at', s.requested_at, 'retry_at', s.retry_at,
         'started_at', s.started_at, 'ended_at', s.ended_at,
         'duration_ms', pgflows._milliseconds(s.started_at, s.ended_at)
-      ) order by s.n, s.step_key)
+      ) order by s.seq, s.step_key)
       from pgflows.step_runs s where s.instance_id = v_instance
     ), '[]'),
     'nodes', case when v_df_id is null then '[]' else pgflows._df_nodes(v_df_id) end,

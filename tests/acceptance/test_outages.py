@@ -17,8 +17,8 @@ from tests.acceptance.conftest import EFFECTS, Deployment
 from tests.conftest import Spawn, free_port, until
 
 SIGNED = (
-    "select r.df_id, s.step, s.step_key, s.call, s.input::text as body, pgflows._sign("
-    "k.key_id, k.inner_pad, k.outer_pad, r.df_id, s.step, s.step_key, s.call, s.input::text) "
+    "select r.df_id, s.step, s.step_key, s.seq, s.input::text as body, pgflows._sign("
+    "k.key_id, k.inner_pad, k.outer_pad, r.df_id, s.step, s.step_key, s.seq, s.input::text) "
     "as signature from pgflows.step_runs s "
     "join pgflows.df_runs r on r.instance_id = s.instance_id "
     "join pgflows.signing_keys k on k.key_id = s.key_id "
@@ -35,7 +35,7 @@ async def push(
         "content-type": "application/json",
         "X-DF-Instance-ID": row["df_id"],
         "X-Pgflows-Step-Key": row["step_key"],
-        "X-Pgflows-Call": str(row["call"]),
+        "X-Pgflows-Seq": str(row["seq"]),
         "X-Pgflows-Signature": row["signature"],
     }
     async with httpx.AsyncClient(timeout=30) as http:

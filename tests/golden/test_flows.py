@@ -65,7 +65,7 @@ def test_an_engine_runs_the_queries_of_many_runs_at_once(name: str) -> None:
     for query in [args[0].val.sval for function, args in nodes if function == "df.sql"]:
         shape = shape_of(query)
         assert shape is not None
-        assert shape.versioned == ("$e.seq" in query)
+        assert shape.has_seq == ("$e.seq" in query)
         one = {function for function, _ in calls(f"prepare x {shape.one}")}
         each = {function for function, _ in calls(f"prepare x {shape.each}")}
         made = {f for f in one if f.startswith("pgflows.")}

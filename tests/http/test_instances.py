@@ -133,7 +133,7 @@ async def test_a_bad_reason_is_422(http: httpx.AsyncClient) -> None:
 async def test_history_shows_steps_attempts_and_nodes(live: Client) -> None:
     done = await live.start("process_order", {"order_id": "ORD-1", "amount": 1}, wait=20)
     history = await live.history(done.instance_id)
-    assert [(s.step_key, s.n, s.status) for s in history.steps] == [
+    assert [(s.step_key, s.seq, s.status) for s in history.steps] == [
         ("charge#1", 1, "completed"),
         ("ship#1", 2, "completed"),
     ]

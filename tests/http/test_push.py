@@ -27,7 +27,7 @@ class Push:
     step: str
     df_id: str
     step_key: str
-    call: str
+    seq: str
     signature: str
     body: str
 
@@ -39,7 +39,7 @@ class Push:
                 "Content-Type": "application/json",
                 "X-DF-Instance-ID": self.df_id,
                 "X-Pgflows-Step-Key": self.step_key,
-                "X-Pgflows-Call": self.call,
+                "X-Pgflows-Seq": self.seq,
                 "X-Pgflows-Signature": self.signature,
             },
         )
@@ -135,10 +135,10 @@ async def test_what_is_not_exactly_what_was_signed_is_401(
         "step": replace(push, step="ship"),
         "instance": replace(push, df_id=other.df_id),
         "step key": replace(push, step_key="charge#2"),
-        "call": replace(push, call="2"),
-        "call with a zero": replace(push, call=f"0{push.call}"),
-        "no call": replace(push, call=""),
-        "call beyond integers": replace(push, call="9" * 30),
+        "seq": replace(push, seq="2"),
+        "seq with a zero": replace(push, seq=f"0{push.seq}"),
+        "no seq": replace(push, seq=""),
+        "seq beyond integers": replace(push, seq="9" * 30),
         "signature of another run": replace(push, signature=other.signature),
         "no signature": replace(push, signature=""),
         "another version": replace(push, signature=f"v2.{key_id}.{digest}"),

@@ -17,9 +17,9 @@ TAKE_EACH = "select n, v from pgflows.take_each($1, $2) order by n"
 PUT_EACH = "select n, result::jsonb as result from pgflows.put_each($1, $2, $3, $4, $5) order by n"
 FINISH_EACH = "select n, result::jsonb as result from pgflows.finish_each($1, $2, $3) order by n"
 STEP = {"key": "work#1", "step": "work", "var": "x", "input": {"n": 1.50, "s": 'ä"'}, "try": False}
-FRAMES = "select df_id, frame, seq, env, ret from pgflows.frames order by 1, 2, 3"
+FRAMES = "select df_id, strand, seq, env, ret from pgflows.frames order by 1, 2, 3"
 LEDGER = (
-    "select step_key, step, n, status, call, input, retry, attempts from pgflows.step_runs "
+    "select step_key, step, seq, status, input, retry, attempts from pgflows.step_runs "
     "where instance_id = $1"
 )
 NODE = "select pgflows.finish('{run}', 'main', {seq}, pgflows.take('{run}', 'main', {seq}))"

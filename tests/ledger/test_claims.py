@@ -134,7 +134,7 @@ async def test_a_step_that_ended_long_ago_is_closed(books: Books, ledger: Ledger
 
 @pytest.mark.parametrize(
     "changed",
-    [{"df_id": "00000000"}, {"step": "other"}, {"step_key": "work#9"}, {"call": "7"}],
+    [{"df_id": "00000000"}, {"step": "other"}, {"step_key": "work#9"}, {"seq": "7"}],
 )
 async def test_what_was_not_asked_for_is_unknown(
     books: Books, ledger: Ledger, changed: dict[str, Any]

@@ -80,11 +80,11 @@ def print_instance(instance: Instance) -> None:
 
 def print_history(history: History) -> None:
     print_instance(history)
-    steps = Table("n", "step", "status", "attempts", "ms", "output or error")
+    steps = Table("seq", "step", "status", "attempts", "ms", "output or error")
     for step in history.steps:
         found = step.output if step.error is None else step.error
         steps.add_row(
-            str(step.n),
+            str(step.seq),
             escape(step.step_key),
             _coloured(step.status),
             str(step.attempt_count),

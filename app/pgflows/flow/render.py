@@ -40,7 +40,7 @@ HEADERS = {
     "content-type": "application/json",
     "X-DF-Instance-ID": "{sys_instance_id}",
     "X-Pgflows-Step-Key": "$e.key_1",
-    "X-Pgflows-Call": "$e.seq",
+    "X-Pgflows-Seq": "$e.seq",
     "X-Pgflows-Signature": "$e.signature_1",
 }
 MOST_ARGUMENTS = 40  # PostgreSQL takes 100 in a call; a pair is two

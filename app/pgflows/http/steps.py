@@ -37,7 +37,7 @@ MAX_PUSH = 64 * 1024 * 1024
 HEADERS = {
     "X-DF-Instance-ID": "The orchestrator's id of the run",
     "X-Pgflows-Step-Key": "Which step of the run this is",
-    "X-Pgflows-Call": "The state of the run that asked for it",
+    "X-Pgflows-Seq": "Which node of the run asked for it",
     "X-Pgflows-Signature": "v1.<key id>.<HMAC-SHA256>, made by the database",
 }
 
@@ -72,7 +72,7 @@ async def _run(service: Service, request: Request, step: str) -> Response:
         df_id=given.get(b"x-df-instance-id", ""),
         step=step,
         step_key=given.get(b"x-pgflows-step-key", ""),
-        call=given.get(b"x-pgflows-call", ""),
+        seq=given.get(b"x-pgflows-seq", ""),
         signature=signature,
         body=await _body(limited(request.receive, MAX_PUSH)),
     )

@@ -45,7 +45,7 @@ class StepCall:
     df_id: str
     step: str
     step_key: str
-    call: str
+    seq: str
     signature: str
     body: bytes
 
@@ -240,7 +240,7 @@ class Ledger:
             [c.df_id for c in calls],
             [c.step for c in calls],
             [c.step_key for c in calls],
-            [int(c.call) for c in calls],
+            [int(c.seq) for c in calls],
             [c.key_id for c in calls],
         )
         found = {
@@ -322,13 +322,13 @@ class Ledger:
         key_id, _, given = rest.partition(".")
         if version != "v1" or not key_id or not given:
             raise SignatureRefused("the request is not signed", reason="unsigned")
-        if not call.call.isascii() or not call.call.isdigit() or len(call.call) > 9:
-            raise SignatureRefused("the call number is malformed", reason="tampered")
+        if not call.seq.isascii() or not call.seq.isdigit() or len(call.seq) > 9:
+            raise SignatureRefused("the seq of the call is malformed", reason="tampered")
         secret = self._keys.get(key_id) or await self._refresh(key_id)
         if secret is None:
             raise SignatureRefused(f"the signing key {key_id!r} is unknown", reason="unknown-key")
         digest = hashlib.sha256(call.body).hexdigest()
-        text = f"v1.{key_id}.{call.df_id}.{call.step}.{call.step_key}.{call.call}.{digest}"
+        text = f"v1.{key_id}.{call.df_id}.{call.step}.{call.step_key}.{call.seq}.{digest}"
         expected = hmac.digest(secret, text.encode(), "sha256").hex()
         if not hmac.compare_digest(expected.encode(), given.encode()):
             raise SignatureRefused("the signature does not fit the request", reason="tampered")

@@ -116,10 +116,10 @@ class Leaves:
     # -- statements
 
     async def _ride(self, node: Node, strand: Strand) -> Result:
-        shape, text, version = node.shape, "", 0
-        if shape is not None and shape.versioned:
-            seq = _seq(strand.captures.get("e"))
-            shape, version = (shape, seq) if seq is not None else (None, 0)
+        shape, text, seq = node.shape, "", 0
+        if shape is not None and shape.has_seq:
+            found = _seq(strand.captures.get("e"))
+            shape, seq = (shape, found) if found is not None else (None, 0)
         if shape is None:
             text = in_sql(node.query or "", self._variables, strand.captures)
         writes, state = await self._journal.take(strand)
@@ -128,7 +128,7 @@ class Leaves:
             self._journal.token,
             text,
             shape,
-            version,
+            seq,
             strand.path,
             ids(node),
             node.ends,
@@ -295,7 +295,7 @@ class Leaves:
 
 
 def _seq(captured: Result | None) -> int | None:
-    """The strand's version in the capture of the compiled node before, if that is what it is."""
+    """The `seq` in the capture of the compiled node before; None if that is something else."""
     rows = captured.rows if captured is not None else None
     found = rows[0].get("seq") if rows and isinstance(rows[0], dict) else None
     return found if type(found) is int else None

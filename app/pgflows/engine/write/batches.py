@@ -31,13 +31,13 @@ RUN = (
 
 @dataclass(slots=True)
 class Ride:
-    """One compiled node on its way: a text, or a shape with the strand's version."""
+    """One compiled node on its way: a text, or a shape with the strand's seq."""
 
     instance: str
     token: uuid.UUID
     text: str
     shape: Shape | None
-    version: int
+    seq: int
     execution: str
     nodes: tuple[str, ...]
     ends: bool
@@ -100,11 +100,11 @@ class Lane:
                 continue
             name = await self._name(conn, ride.shape)
             if name is None:
-                texts.append(ride.shape.filled(ride.instance, ride.version))
+                texts.append(ride.shape.filled(ride.instance, ride.seq))
                 continue
-            texts.append(f"execute {name} ('{ride.instance}', {ride.version})")
+            texts.append(f"execute {name} ('{ride.instance}', {ride.seq})")
             if ride.shape.each is not None:
-                alike.setdefault(name, []).append((ride.instance, ride.version, n))
+                alike.setdefault(name, []).append((ride.instance, ride.seq, n))
         return texts, [
             f"execute each_{name} ({', '.join(map(_array, zip(*entries, strict=True)))})"
             for name, entries in alike.items()
