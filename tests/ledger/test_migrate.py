@@ -15,9 +15,9 @@ import pytest
 
 from pgflows.cli.doctor import Finding, examine
 from pgflows.config import Settings
-from pgflows.database import migrations as schema
 from pgflows.database.embedded import EmbeddedServer
-from pgflows.database.migrations import Script, check_schema, migrate, print_sql, scripts
+from pgflows.database.migrations import check_schema, migrate, print_sql, scripts
+from pgflows.database.migrations.scripts import Script, read_scripts
 from pgflows.errors import MigrationError, SetupError
 from tests.ledger.conftest import Books
 
@@ -87,7 +87,7 @@ NOTHING = "select to_regnamespace('pgflows') is null and to_regnamespace('df') i
 
 async def test_a_fresh_database_is_migrated_by_an_ordinary_role(server: Server) -> None:
     applied = await migrate(server.dsn("one"), Settings())
-    assert applied == [s.name for s in scripts()]
+    assert applied == [s.name for s in read_scripts()]
     assert await migrate(server.dsn("one"), Settings()) == []
     password = await value(server.dsn("one"), "select password from pgflows.run_login")
     assert len(str(password)) > 40
@@ -115,7 +115,7 @@ async def test_the_run_role_may_not_make_anything(server: Server) -> None:
 
 async def test_eight_at_once_migrate_a_database_once(server: Server) -> None:
     done = await asyncio.gather(*(migrate(server.dsn("one"), Settings()) for _ in range(8)))
-    assert sorted(len(d) for d in done) == [0] * 7 + [len(scripts())]
+    assert sorted(len(d) for d in done) == [0] * 7 + [len(read_scripts())]
 
 
 async def test_two_databases_of_a_server_are_migrated_at_once(server: Server) -> None:
@@ -212,9 +212,10 @@ async def test_an_edited_migration_is_refused_by_name(
 ) -> None:
     await migrate(server.dsn("one"), Settings())
     edited = [
-        Script(s.name, s.text + ("-- edited" if s.number == 2 else ""), s.number) for s in scripts()
+        Script(s.name, s.text + ("-- edited" if s.number == 2 else ""), s.number)
+        for s in read_scripts()
     ]
-    monkeypatch.setattr(schema, "scripts", lambda: edited)
+    monkeypatch.setattr(scripts, "read_scripts", lambda: edited)
     with pytest.raises(MigrationError, match=r"migrations/0002_tables.sql was edited"):
         await migrate(server.dsn("one"), Settings())
 
@@ -243,9 +244,10 @@ async def test_a_changed_function_is_applied_and_keeps_its_grants(
     await conn.execute("grant execute on function pgflows.start to pg_monitor")
     await conn.close()
     changed = [
-        Script(s.name, s.text + ("" if s.number else "\n-- changed"), s.number) for s in scripts()
+        Script(s.name, s.text + ("" if s.number else "\n-- changed"), s.number)
+        for s in read_scripts()
     ]
-    monkeypatch.setattr(schema, "scripts", lambda: changed)
+    monkeypatch.setattr(scripts, "read_scripts", lambda: changed)
     applied = await migrate(server.dsn("one"), Settings())
     assert applied == [s.name for s in changed if not s.number]
     assert await migrate(server.dsn("one"), Settings()) == []
@@ -260,8 +262,8 @@ async def test_a_changed_function_is_applied_and_keeps_its_grants(
 async def test_a_script_that_fails_leaves_nothing(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broken = [*scripts(), Script("functions/99_broken.sql", "select 1 / 0", 0)]
-    monkeypatch.setattr(schema, "scripts", lambda: broken)
+    broken = [*read_scripts(), Script("functions/99_broken.sql", "select 1 / 0", 0)]
+    monkeypatch.setattr(scripts, "read_scripts", lambda: broken)
     with pytest.raises(MigrationError, match=r"functions/99_broken.sql failed: division by zero"):
         await migrate(server.dsn("one"), Settings())
     assert await value(server.dsn("one"), NOTHING)

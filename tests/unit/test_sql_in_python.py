@@ -14,7 +14,10 @@ CHANGES = re.compile(
     re.IGNORECASE,
 )
 BEFORE_THERE_ARE_FUNCTIONS = {
-    "database/migrations.py": "makes schemas, the run role and the record of migrations",
+    "database/migrations/apply.py": "makes the schema df and keeps the record of migrations",
+    "database/migrations/rights.py": "tells a DBA what to run",
+    "database/migrations/run_role.py": "makes the role and keeps its password",
+    "database/migrations/scripts.py": "makes the record of migrations",
     "database/embedded/server.py": "makes the owner and its database",
 }
 

@@ -13,9 +13,11 @@ from pgflows.cli.database import connection
 from pgflows.config import Settings
 from pgflows.database import connections as db
 from pgflows.database.embedded import EmbeddedServer
-from pgflows.database.migrations import OLDEST_SERVER, check_schema, missing_rights
+from pgflows.database.migrations import check_schema
+from pgflows.database.migrations.rights import OLDEST_SERVER, missing_rights
+from pgflows.database.migrations.run_role import RUN_ROLE
 from pgflows.engine.node.results import NodeFailed
-from pgflows.engine.sql.login import RUN_ROLE, Logins
+from pgflows.engine.sql.login import Logins
 from pgflows.errors import MigrationError, SetupError
 
 OK, WARNING, BROKEN = "ok", "warning", "broken"

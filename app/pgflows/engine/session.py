@@ -22,11 +22,12 @@ import asyncpg
 from pgflows.config import Settings
 from pgflows.crash import crash_point
 from pgflows.database import connections as db
+from pgflows.database.migrations.run_role import RUN_ROLE
 from pgflows.engine.call.calls import Outbound
 from pgflows.engine.call.targets import Targets
 from pgflows.engine.claims import Claims
 from pgflows.engine.node.results import Result
-from pgflows.engine.sql.login import RUN_ROLE, Logins
+from pgflows.engine.sql.login import Logins
 from pgflows.engine.sql.statements import SessionEnded, Statement, Statements
 from pgflows.engine.suspects import Suspects
 from pgflows.engine.walk.leaves import Pause

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from pgflows import instances
-from pgflows.database import migrations as schema
 from pgflows.database.connections import Pool
+from pgflows.database.migrations import check_schema
 from pgflows.errors import MigrationError
 from pgflows.http.problems import DATABASE_AWAY
 from pgflows.messages import Ready
@@ -18,7 +18,7 @@ async def check(pool: Pool) -> Ready:
     """What is there and what is missing; answers within seconds also when the database hangs."""
     try:
         async with asyncio.timeout(PATIENCE), pool.acquire() as connection:
-            await schema.check_schema(connection)
+            await check_schema(connection)
             engines = await instances.live_engines(pool)
     except DATABASE_AWAY as e:
         return _not_ready(f"the database is away: {type(e).__name__}")

@@ -22,8 +22,8 @@ from pydantic import ValidationError
 from pgflows import instances
 from pgflows.config import Settings
 from pgflows.database import connections as db
-from pgflows.database import migrations as schema
 from pgflows.database.connections import Pool
+from pgflows.database.migrations import check_schema
 from pgflows.engine import Engine, open_engine
 from pgflows.errors import InvalidInput, ServiceUnavailable, SetupError, WorkflowNotFound
 from pgflows.flow import Rendered, compile_app, export_sql, render
@@ -112,7 +112,7 @@ async def open_service(
     rendered = render_app(app, base_url)
     async with AsyncExitStack() as stack:
         pool = await stack.enter_async_context(db.open_pool(dsn, size=settings.pool_size))
-        await schema.check_schema(pool)
+        await check_schema(pool)
         await define(pool, rendered.values())
         ledger = await stack.enter_async_context(Ledger.open(dsn, base_url, settings))
         runner = await stack.enter_async_context(Runner(app, ledger, settings))

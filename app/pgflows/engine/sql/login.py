@@ -8,10 +8,10 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import asyncpg
 
 from pgflows.database.connections import LOST
+from pgflows.database.migrations.run_role import RUN_ROLE
 from pgflows.engine.node.results import NodeFailed, Refused
 from pgflows.errors import SetupError
 
-RUN_ROLE = "pgflows_run"
 REFUSED = (
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidPasswordError,
