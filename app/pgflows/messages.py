@@ -310,12 +310,12 @@ class InstanceCount(BaseModel):
 
 
 class EngineStats(BaseModel):
-    """The engines of this database; figures that the extension does not tell are null."""
+    """The engines of this database: this project's, or the worker of the extension."""
 
-    kind: Literal["embedded", "extension", "none"]
+    kind: Literal["embedded", "extension"]
     live: int
-    lag_seconds: float | None = Field(description="Age of the oldest instance that waits for one")
-    due: int | None = Field(description="How many wait, up to 10 000")
+    lag_seconds: float = Field(description="Age of the oldest instance that waits for one")
+    due: int = Field(description="How many wait, up to 10 000")
 
 
 class QueueStats(BaseModel):

@@ -43,10 +43,6 @@ returns boolean language sql stable as $$
   select coalesce(nullif(current_setting(p_setting, true), '')::boolean, false)
 $$;
 
--- An engine whose last heartbeat is older than this is dead.
-create or replace function df._dead_after()
-returns interval language sql immutable parallel safe as $$ select interval '3 seconds' $$;
-
 -- The version of the contract that these functions honour, and whose they are.
 create or replace function df.version()
 returns text language sql immutable parallel safe as $$ select '0.2.6+pgflows'::text $$;

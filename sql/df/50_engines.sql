@@ -10,8 +10,7 @@ begin
   if p_before is not null then
     perform df._close_engine(p_before);
   end if;
-  insert into df._worker_epoch (epoch_id) values (p_engine)
-  on conflict (epoch_id) do update set last_seen_at = clock_timestamp();
+  perform pgflows.worker_open(p_engine, 'engine');
 end $$;
 
 -- How far a run has come: when a node of it last ended.
@@ -67,7 +66,7 @@ begin
       p_died and (e.last_seen_at > v_up or e.last_seen_at < pg_postmaster_start_time())
         and w.wake_at > e.last_seen_at - interval '1 min' as blamed,
       w.wake_at > e.last_seen_at - interval '10 s' as young
-    from df._work w left join df._worker_epoch e on e.epoch_id = w.owner
+    from df._work w left join pgflows.workers e on e.worker_id = w.owner
     where w.owner = any (p_engines)
     order by w.instance_id for no key update of w skip locked
   ), counted as (
@@ -98,7 +97,7 @@ begin
     perform pg_notify('df_work', '');
   end if;
   if not exists (select from df._work where owner = p_engine) then
-    delete from df._worker_epoch where epoch_id = p_engine;
+    perform pgflows.worker_close(p_engine);
   end if;
   delete from df._awake where engine = p_engine;
 end $$;
@@ -111,14 +110,10 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_dead uuid[];
 begin
-  update df._worker_epoch set last_seen_at = clock_timestamp() where epoch_id = p_engine;
-  alive := found;
-  select array_agg(e.epoch_id) into v_dead from df._worker_epoch e
-  where greatest(e.last_seen_at, pg_postmaster_start_time()) < clock_timestamp() - df._dead_after();
+  select b.alive, b.dead into alive, v_dead from pgflows.worker_beat(p_engine) b;
   if v_dead is not null then
     perform df._free(v_dead, p_died => true);
-    delete from df._worker_epoch e where e.epoch_id = any (v_dead)
-    and not exists (select from df._work w where w.owner = e.epoch_id);
+    perform pgflows.worker_close(d) from unnest(v_dead) d where not exists (select from df._work w where w.owner = d);
     delete from df._awake a where a.engine = any (v_dead);
   end if;
   at := clock_timestamp();

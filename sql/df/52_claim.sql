@@ -24,7 +24,7 @@ returns table (
         order by d.wake_at limit 100
       ) d
     ) s join df._work w on w.instance_id = s.instance_id
-    where s.load <= 1 and w.owner is null and exists (select from df._worker_epoch e where e.epoch_id = p_engine)
+    where s.load <= 1 and w.owner is null and exists (select from pgflows.workers e where e.worker_id = p_engine)
       and not exists (
         select from df._work o where o.owner = p_engine and o.failures >= 2
           and o.wake_at > statement_timestamp() - interval '3 s'
@@ -33,7 +33,7 @@ returns table (
   ), free as (
     select w.instance_id, w.state from df._work w
     where w.owner is null and w.wake_at <= statement_timestamp() and w.failures < 2
-      and exists (select from df._worker_epoch e where e.epoch_id = p_engine)
+      and exists (select from pgflows.workers e where e.worker_id = p_engine)
     order by w.wake_at limit p_limit - (select count(*) from suspect) for no key update skip locked
   ), due as (
     select * from suspect union all select * from free

@@ -30,7 +30,7 @@ begin
   set active = true, graph = excluded.graph, definition = excluded.definition, input_schema = excluded.input_schema,
     output_schema = excluded.output_schema, checksum = excluded.checksum, required = excluded.required,
     fields = excluded.fields, types = excluded.types, registered_at = clock_timestamp();
-  if to_regprocedure('df._prepare(text)') is not null then
+  if pgflows.df_is_ours() then
     update pgflows.workflows set template = df._prepare(p_graph) where name = p_name and version = p_version;
   end if;
 end $$;

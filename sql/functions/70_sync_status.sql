@@ -1,7 +1,6 @@
--- Where `df` is ours, an instance of the orchestrator that is seen running, fails or is cancelled says so to
--- pgflows.instances at once. (Completion is written by pgflows.finish.)
+-- Copies status changes of df.instances to pgflows.instances, if `df` is ours. (pgflows.finish writes completion.)
 
-create or replace function pgflows._mirror()
+create or replace function pgflows._sync_status()
 returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
   v_instance uuid;
@@ -32,13 +31,12 @@ begin
   return null;
 end $$;
 
-revoke all on function pgflows._mirror from public;
+revoke all on function pgflows._sync_status from public;
 
 do $$ begin
-  if to_regclass('df._work') is not null then
-    drop trigger if exists pgflows_mirror on df.instances;
-    create trigger pgflows_mirror after update of status on df.instances
+  if pgflows.df_is_ours() then
+    create or replace trigger pgflows_sync_status after update of status on df.instances
     for each row when (new.status in ('running', 'failed', 'cancelled') and new.status <> old.status)
-    execute function pgflows._mirror();
+    execute function pgflows._sync_status();
   end if;
 end $$;

@@ -1,13 +1,9 @@
--- What the HTTP API, the client and the commands read, plus the two verbs that the API adds to pgflows.start.
---   start_instance                             POST /workflows/{name}/start: pgflows.start and what came of it
+-- What the HTTP API, the client and the commands read of instances and workflows.
 --   get_instance, list_instances, history      GET /instances…; an instance is named by its uuid or any of its df ids
 --   has_ended                                  asked again and again by a caller that waits for the end
---   cancel_instance                            POST /instances/{id}/cancel
 --   list_workflows, get_workflow               GET /workflows…
---   stats, open_counts, ended_counts           GET /metrics and /stats; a scrape keeps what counts all that ended
---   live_engines                               GET /readyz
+--   workflow_checksum                          asked by a service that starts
 -- Answers are jsonb documents, so that one statement is one answer. All of it is for the owner alone.
--- The df schema may be the extension's: what only the embedded engine has is looked for before it is used.
 
 -- The instance that a text names: its uuid or the df id of one of its runs. PF014 if there is none.
 create or replace function pgflows._find_instance(p_id text)
@@ -60,20 +56,6 @@ returns boolean language sql stable set search_path = pg_catalog, pg_temp as $$
   from pgflows.instances i where i.instance_id = p_instance
 $$;
 
--- 'created' is false where the idempotency key had started the instance before: then another transaction wrote the row.
-create or replace function pgflows.start_instance(
-  p_workflow text, p_input jsonb, p_key text, p_label text, p_attributes jsonb
-) returns jsonb language plpgsql set search_path = pg_catalog, pg_temp as $$
-declare
-  v_instance uuid := pgflows.start(p_workflow, p_input, p_key, p_label, p_attributes);
-begin
-  return (
-    select pgflows._instance_document(v_instance)
-      || jsonb_build_object('created', i.xmin = pg_current_xact_id()::xid)
-    from pgflows.instances i where i.instance_id = v_instance
-  );
-end $$;
-
 -- Newest first. A uuid v7 begins with its millisecond, so the primary key is the order of time: the cursor is the last
 -- id of a page, and `since` bounds the scan by an id too (a second early, then exactly by created_at).
 -- The plan depends on which filters are given, hence a custom plan each time.
@@ -116,19 +98,6 @@ begin
   return jsonb_build_object('instances', coalesce(v_rows, '[]'), 'next_cursor', v_last);
 end $$;
 
--- What the orchestrator shows of a run: df.instance_nodes and df.instance_executions, a row an object.
-create or replace function pgflows._df_nodes(p_df_id text)
-returns jsonb language plpgsql stable set search_path = pg_catalog, pg_temp as $$
-begin
-  return coalesce((select jsonb_agg(to_jsonb(n)) from df.instance_nodes(p_df_id) n), '[]');
-end $$;
-
-create or replace function pgflows._df_executions(p_df_id text)
-returns jsonb language plpgsql stable set search_path = pg_catalog, pg_temp as $$
-begin
-  return coalesce((select jsonb_agg(to_jsonb(e)) from df.instance_executions(p_df_id) e), '[]');
-end $$;
-
 create or replace function pgflows._milliseconds(p_from timestamptz, p_to timestamptz)
 returns double precision language sql immutable set search_path = pg_catalog, pg_temp as $$
   select round(extract(epoch from p_to - p_from) * 1000, 3)::double precision
@@ -161,34 +130,9 @@ begin
       ) order by s.seq, s.step_key)
       from pgflows.step_runs s where s.instance_id = v_instance
     ), '[]'),
-    'nodes', case when v_df_id is null then '[]' else pgflows._df_nodes(v_df_id) end,
-    'executions', case when v_df_id is null then '[]' else pgflows._df_executions(v_df_id) end
+    'nodes', case when v_df_id is null then '[]' else pgflows._nodes_of(v_df_id) end,
+    'executions', case when v_df_id is null then '[]' else pgflows._executions_of(v_df_id) end
   );
-end $$;
-
--- Ends a live instance; one that has ended stays as it is. The orchestrator's row is taken first, as the trigger on
--- df.instances does, and only an instance that is still live afterwards is written here.
-create or replace function pgflows.cancel_instance(p_id text, p_reason text default null)
-returns jsonb language plpgsql set search_path = pg_catalog, pg_temp as $$
-declare
-  v_instance uuid := pgflows._find_instance(p_id);
-  v_df_id text := pgflows._current_run(v_instance);
-  v_reason text := coalesce(p_reason, 'cancelled by request');
-begin
-  if not pgflows.has_ended(v_instance) then
-    if v_df_id is not null then
-      perform df.cancel(v_df_id, v_reason);
-    end if;
-    update pgflows.instances i
-    set status = 'cancelled', ended_at = coalesce(i.ended_at, clock_timestamp()),
-      error = jsonb_build_object('type', 'Cancelled', 'message', v_reason)
-    where i.instance_id = v_instance and i.status in ('pending', 'running', 'cancelled');
-    if found then
-      update pgflows.step_runs s set status = 'cancelled', ended_at = clock_timestamp()
-      where s.instance_id = v_instance and s.status in ('requested', 'running');
-    end if;
-  end if;
-  return pgflows._instance_document(v_instance);
 end $$;
 
 create or replace function pgflows._workflow_document(p_workflow pgflows.workflows)
@@ -227,115 +171,11 @@ returns text language sql stable set search_path = pg_catalog, pg_temp as $$
   where w.name = p_name and w.version = p_version and w.active
 $$;
 
--- Engines: how many live, the age of the oldest free instance that is due, and how many such there are (at most 10 000).
-create or replace function pgflows._engine_stats()
-returns jsonb language plpgsql stable set search_path = pg_catalog, pg_temp as $$
-declare
-  v_embedded boolean := to_regclass('df._work') is not null;
-  v_dead_after interval := '15 seconds';
-  v_live integer;
-  v_lag double precision;
-  v_due integer;
-begin
-  if to_regclass('df._worker_epoch') is null then
-    return jsonb_build_object('kind', 'none', 'live', 0, 'lag_seconds', null, 'due', null);
-  end if;
-  if v_embedded then
-    v_dead_after := df._dead_after();
-  end if;
-  select count(*) into v_live from df._worker_epoch e where e.last_seen_at > clock_timestamp() - v_dead_after;
-  if v_embedded then
-    select extract(epoch from clock_timestamp() - min(w.wake_at)) into v_lag
-    from df._work w where w.owner is null and w.failures < 2 and w.wake_at <= statement_timestamp();
-    select count(*) into v_due from (
-      select from df._work w where w.owner is null and w.failures < 2 and w.wake_at <= statement_timestamp() limit 10000
-    ) due;
-  end if;
-  return jsonb_build_object(
-    'kind', case when v_embedded then 'embedded' else 'extension' end,
-    'live', v_live, 'lag_seconds', case when v_embedded then coalesce(v_lag, 0) end, 'due', v_due
-  );
-end $$;
-
-create or replace function pgflows._queue_stats()
-returns jsonb language plpgsql stable set search_path = pg_catalog, pg_temp as $$
-begin
-  if to_regnamespace('pgmq') is null then
-    return '[]';
-  end if;
-  return coalesce((
-    select jsonb_agg(jsonb_build_object(
-      'queue', q.queue_name, 'depth', q.queue_length, 'oldest_seconds', q.oldest_msg_age_sec
-    ) order by q.queue_name)
-    from pgmq.metrics_all() q
-  ), '[]');
-exception when insufficient_privilege then
-  return '[]';
-end $$;
-
-create or replace function pgflows._df_stats()
-returns jsonb language plpgsql stable set search_path = pg_catalog, pg_temp as $$
-begin
-  return (select to_jsonb(m) from df.metrics() m);
-exception when insufficient_privilege or undefined_function then
-  return null;
-end $$;
-
--- Instances that are open, by workflow and status. What is open is few, and has an index.
-create or replace function pgflows.open_counts()
-returns jsonb language sql stable set search_path = pg_catalog, pg_temp as $$
-  select coalesce(jsonb_agg(jsonb_build_object('workflow', c.workflow, 'status', c.status, 'count', c.n)
-    order by c.workflow, c.status), '[]')
-  from (
-    select i.workflow, i.status, count(*) n from pgflows.instances i
-    where i.status in ('pending', 'running') and i.status <> 'completed' group by i.workflow, i.status
-  ) c
-$$;
-
--- Instances that ended, by workflow and status. It counts all that are kept, from indexes alone: who asks often keeps
--- the answer for a while.
-create or replace function pgflows.ended_counts()
-returns jsonb language sql stable set search_path = pg_catalog, pg_temp as $$
-  with others as (
-    select i.workflow, i.status, count(*) n from pgflows.instances i where i.status <> 'completed' group by i.workflow, i.status
-  ), whole as (
-    select i.workflow, count(*) - coalesce((select sum(o.n) from others o where o.workflow = i.workflow), 0) as n
-    from pgflows.instances i group by i.workflow
-  ), counts as (
-    select o.workflow, o.status, o.n from others o where o.status in ('failed', 'cancelled')
-    union all
-    select w.workflow, 'completed', w.n from whole w where w.n > 0
-  )
-  select coalesce(jsonb_agg(jsonb_build_object('workflow', c.workflow, 'status', c.status, 'count', c.n)
-    order by c.workflow, c.status), '[]')
-  from counts c
-$$;
-
--- The figures of a scrape every few seconds; p_totals adds what counts all instances.
-create or replace function pgflows.stats(p_totals boolean default true)
-returns jsonb language sql stable set search_path = pg_catalog, pg_temp as $$
-  select jsonb_build_object(
-    'instances', pgflows.open_counts() || case when p_totals then pgflows.ended_counts() else '[]' end,
-    'df', case when p_totals then pgflows._df_stats() end,
-    'engine', pgflows._engine_stats(),
-    'queues', pgflows._queue_stats()
-  )
-$$;
-
--- Asked by a load balancer every few seconds: no more than the liveness of engines.
-create or replace function pgflows.live_engines()
-returns integer language sql stable set search_path = pg_catalog, pg_temp as $$
-  select (pgflows._engine_stats() ->> 'live')::integer
-$$;
-
 revoke all on function
   pgflows._find_instance(text), pgflows._current_run(uuid), pgflows._instance_document(uuid),
   pgflows.get_instance(text), pgflows.has_ended(uuid),
-  pgflows.start_instance(text, jsonb, text, text, jsonb),
   pgflows.list_instances(text, text, text, timestamptz, integer, uuid),
-  pgflows._df_nodes(text), pgflows._df_executions(text), pgflows._milliseconds(timestamptz, timestamptz),
-  pgflows.history(text), pgflows.cancel_instance(text, text),
+  pgflows._milliseconds(timestamptz, timestamptz), pgflows.history(text),
   pgflows._workflow_document(pgflows.workflows), pgflows.list_workflows(), pgflows.get_workflow(text),
-  pgflows.workflow_checksum(text, text), pgflows._engine_stats(), pgflows._queue_stats(), pgflows._df_stats(),
-  pgflows.open_counts(), pgflows.ended_counts(), pgflows.stats(boolean), pgflows.live_engines()
+  pgflows.workflow_checksum(text, text)
 from public;

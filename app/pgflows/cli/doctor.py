@@ -76,7 +76,7 @@ async def _database(conn: db.Connection, dsn: str, settings: Settings) -> AsyncI
     if await conn.fetchval("select to_regclass('pgflows.base_urls')") is not None:
         async for finding in _services(conn):
             yield finding
-    if await conn.fetchval("select to_regclass('df._worker_epoch')") is not None:
+    if schema.verdict == OK:
         yield await _engines(conn)
 
 
@@ -177,10 +177,7 @@ async def _services(conn: db.Connection) -> AsyncIterator[Finding]:
 
 
 async def _engines(conn: db.Connection) -> Finding:
-    alive = await conn.fetchval(
-        "select count(*) from df._worker_epoch "
-        "where last_seen_at > clock_timestamp() - df._dead_after()"
-    )
+    alive = await conn.fetchval("select pgflows.live_engines()")
     if not alive:
         return Finding(WARNING, "engine", "none is alive", "pgflows engine, or pgflows serve")
     return Finding(OK, "engine", f"{alive} alive")

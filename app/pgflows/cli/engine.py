@@ -8,17 +8,22 @@ import contextlib
 import typer
 import uvloop
 
-from pgflows.cli.database import Dsn, check_connection, require_database
+from pgflows.cli.database import Dsn, check_connection, connection, require_database
 from pgflows.cli.process import collect_seldom, on_signals
 from pgflows.config import Settings
+from pgflows.database.orchestrator import needs_engine
 from pgflows.engine import open_engine
+from pgflows.maintenance import open_maintenance
 
 commands = typer.Typer()
 
 
 @commands.command()
 def engine(dsn: Dsn = None) -> None:
-    """An engine as a process of its own; run as many as you like."""
+    """An engine as a process of its own; run as many as you like.
+
+    Beside the extension pg_durable, which runs the graphs itself, it does maintenance only.
+    """
     settings = Settings.given(dsn=dsn)
     address = require_database(settings)
     asyncio.run(check_connection(address, migrated=True))
@@ -28,8 +33,13 @@ def engine(dsn: Dsn = None) -> None:
 
 async def _run_until_signal(settings: Settings, dsn: str) -> None:
     async def run() -> None:
-        async with open_engine(settings, dsn=dsn) as running:
-            await running.run()
+        async with connection(dsn, "pgflows") as conn:
+            needed = await needs_engine(conn)
+        async with open_maintenance(settings, dsn=dsn):
+            if not needed:
+                await asyncio.Event().wait()
+            async with open_engine(settings, dsn=dsn) as running:
+                await running.run()
 
     task = asyncio.create_task(run())
     on_signals(task.cancel)

@@ -132,13 +132,6 @@ class Claims:
         async with self._turn:
             return await self._conn.fetch("select * from df._mail($1)", instances)
 
-    async def prune(self, age: dt.timedelta, most: int) -> int:
-        """Deletes what ended longer ago; returns how many runs at the most were deleted at once."""
-        async with self._turn:
-            orchestrated = await self._conn.fetchval("select df._prune($1, $2)", age, most)
-            runs = await self._conn.fetchval("select pgflows.prune($1, $2)", age, most)
-        return max(int(orchestrated or 0), int(runs or 0))
-
     async def base_urls(self) -> list[str]:
         async with self._turn:
             return [r["url"] for r in await self._conn.fetch("select url from pgflows.base_urls")]

@@ -8,9 +8,7 @@ that matters is only in memory.
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 import logging
-import random
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -41,7 +39,6 @@ BEAT, SHOW_AFTER, LANES = 1.0, 0.25, 2
 CAREFUL = 3.0  # for so long claims of a new engine are durable: it may be new after a crash
 BUSY, LOOK_EVERY, LOOK_FOR = 32, 0.005, 0.065
 ENOUGH, ROOM = 50, 16
-PRUNE_SECONDS, PRUNE_MOST = 60.0, 200
 
 
 class Session:
@@ -102,7 +99,7 @@ class Session:
             await self._refresh()
             log.info("engine %s runs", self.id)
             loops = [self._claiming(), self._checkpointer.run(), self._showing()]
-            loops += [self._reading_mail(), self._pruning()]
+            loops += [self._reading_mail()]
             loops += [self._lane.drive(conn) for conn in lanes]
             failed = False
             try:
@@ -283,14 +280,6 @@ class Session:
                     # queued at once: what the run writes from here on must come after it
                     parking.append(self._park(run, task, self._checkpointer.queue(parked)))
             await asyncio.gather(*parking)
-
-    async def _pruning(self) -> None:
-        """Now and then deletes what is older than the retention, in small bites."""
-        age = dt.timedelta(days=self._settings.retention_days)
-        while True:
-            await asyncio.sleep(random.uniform(0.5, 1.0) * PRUNE_SECONDS)  # noqa: S311 - spreads load
-            while await self._claims.prune(age, PRUNE_MOST) == PRUNE_MOST:  # noqa: ASYNC110 - paced
-                await asyncio.sleep(0.1)
 
     async def _park(self, run: Run, task: asyncio.Task[None], landed: asyncio.Future[None]) -> None:
         """The run leaves memory; its wake-up time or a signal brings it back, here or elsewhere."""

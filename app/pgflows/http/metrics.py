@@ -98,5 +98,4 @@ class Metrics:
         for queue in stats.queues:
             self._depth.labels(queue.queue).set(queue.depth)
         self._engines.set(stats.engine.live)
-        if stats.engine.lag_seconds is not None:
-            self._lag.set(stats.engine.lag_seconds)
+        self._lag.set(stats.engine.lag_seconds)

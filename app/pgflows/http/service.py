@@ -24,12 +24,14 @@ from pgflows.config import Settings
 from pgflows.database import connections as db
 from pgflows.database.connections import Pool
 from pgflows.database.migrations import check_schema
+from pgflows.database.orchestrator import needs_engine
 from pgflows.engine import Engine, open_engine
 from pgflows.errors import InvalidInput, ServiceUnavailable, SetupError, WorkflowNotFound
 from pgflows.flow import Rendered, compile_app, export_sql, render
 from pgflows.http.keys import ApiKeys
 from pgflows.http.metrics import Metrics
 from pgflows.ledger.ledger import Ledger
+from pgflows.maintenance import open_maintenance
 from pgflows.messages import Stats
 from pgflows.registry import WorkflowApp
 from pgflows.runner.runner import Runner
@@ -116,8 +118,9 @@ async def open_service(
         await define(pool, rendered.values())
         ledger = await stack.enter_async_context(Ledger.open(dsn, base_url, settings))
         runner = await stack.enter_async_context(Runner(app, ledger, settings))
+        await stack.enter_async_context(open_maintenance(settings, dsn=dsn))
         engine = None
-        if with_engine:
+        if with_engine and await needs_engine(pool):
             engine = await stack.enter_async_context(open_engine(settings, dsn=dsn))
             await stack.enter_async_context(_running(engine))
         yield Service(

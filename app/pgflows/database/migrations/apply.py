@@ -15,7 +15,7 @@ import asyncpg
 from pgflows.config import Settings
 from pgflows.database import connections as db
 from pgflows.database.migrations import run_role
-from pgflows.database.migrations.rights import check_owner, check_rights, has_extension
+from pgflows.database.migrations.rights import check_owner, check_rights
 from pgflows.database.migrations.run_role import RUN_ROLE
 from pgflows.database.migrations.scripts import (
     BOOTSTRAP,
@@ -24,6 +24,7 @@ from pgflows.database.migrations.scripts import (
     plan,
     wanted_scripts,
 )
+from pgflows.database.orchestrator import df_is_ours
 from pgflows.errors import MigrationError
 
 LOCK = 0x7067666C6F7773  # "pgflows" as a number
@@ -61,11 +62,11 @@ async def check_schema(source: Any) -> None:
 
     `source` is a pool or a connection.
     """
-    extension = await has_extension(source)
-    await check_owner(source, extension=extension)
+    ours = await df_is_ours(source)
+    await check_owner(source, ours=ours)
     if await source.fetchval("select to_regclass('pgflows.migrations')") is None:
         raise MigrationError("this database is not migrated: run `pgflows migrate`")
-    missing = plan(wanted_scripts(extension=extension), await _applied(source))
+    missing = plan(wanted_scripts(ours=ours), await _applied(source))
     if missing:
         names = ", ".join(s.name for s in missing[:3])
         raise MigrationError(f"this database lacks {names}: run `pgflows migrate`")
@@ -75,13 +76,13 @@ async def _migrate(conn: db.Connection, dsn: str, settings: Settings) -> list[st
     async with conn.transaction():
         await conn.execute("select pg_advisory_xact_lock($1)", LOCK)
         await conn.execute("set local client_min_messages = warning")
-        extension = await has_extension(conn)
-        await check_owner(conn, extension=extension)
-        to_apply = plan(wanted_scripts(extension=extension), await _applied(conn))
+        ours = await df_is_ours(conn)
+        await check_owner(conn, ours=ours)
+        to_apply = plan(wanted_scripts(ours=ours), await _applied(conn))
         if not to_apply:
             return []
         await check_rights(conn, dsn, settings)
-        await _prepare(conn, extension=extension)
+        await _prepare(conn, ours=ours)
         for script in to_apply:
             await _apply(conn, script)
         await conn.execute(f"revoke create on schema pgflows from {RUN_ROLE}")
@@ -97,10 +98,10 @@ async def _applied(source: Any) -> dict[str, str]:
     return {r["name"]: r["checksum"] for r in rows}
 
 
-async def _prepare(conn: db.Connection, *, extension: bool) -> None:
+async def _prepare(conn: db.Connection, *, ours: bool) -> None:
     """Schemas, the run role and pgmq."""
     await conn.execute(BOOTSTRAP)
-    if not extension:
+    if ours:
         await conn.execute("create schema if not exists df")
     if not await run_role.exists(conn):
         await run_role.create(conn)

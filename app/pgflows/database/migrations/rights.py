@@ -8,17 +8,13 @@ from pgflows.config import Settings
 from pgflows.database.connections import Connection
 from pgflows.database.migrations import run_role
 from pgflows.database.migrations.run_role import RUN_ROLE
+from pgflows.database.orchestrator import df_is_ours
 from pgflows.errors import SetupError
 
 OLDEST_SERVER = 150000  # server_version_num of PostgreSQL 15
 
 
-async def has_extension(source: Any) -> bool:
-    """Whether the extension pg_durable is installed in this database."""
-    return bool(await source.fetchval("select 1 from pg_extension where extname = 'pg_durable'"))
-
-
-async def check_owner(source: Any, *, extension: bool) -> None:
+async def check_owner(source: Any, *, ours: bool) -> None:
     """Raises SetupError if the schemas exist and belong to another role.
 
     `source` is a pool or a connection.
@@ -28,7 +24,7 @@ async def check_owner(source: Any, *, extension: bool) -> None:
         "where n.nspname in ('df', 'pgflows') "
         "and not pg_has_role(current_user, n.nspowner, 'member')"
     )
-    taken = [r["name"] for r in rows if not (extension and r["name"] == "df")]
+    taken = [r["name"] for r in rows if ours or r["name"] != "df"]
     if taken:
         raise SetupError(
             f"the schema {' and '.join(taken)} of this database belongs to another role than "
@@ -83,7 +79,7 @@ async def missing_rights(conn: Connection) -> list[str]:
     lacks: list[str] = []
     if not row["may_create"]:
         lacks.append(f"grant create on database {here} to {me};")
-    if not row["may_public"] and not await has_extension(conn):
+    if not row["may_public"] and await df_is_ours(conn):
         lacks.append(f"create schema if not exists public; grant create on schema public to {me};")
     if await run_role.exists(conn):
         may_join = await run_role.may_join(conn)

@@ -61,9 +61,9 @@ def read_scripts() -> tuple[Script, ...]:
     return tuple(found)
 
 
-def wanted_scripts(*, extension: bool) -> list[Script]:
+def wanted_scripts(*, ours: bool) -> list[Script]:
     """The scripts of a database with or without the extension pg_durable."""
-    return [s for s in read_scripts() if not (extension and s.makes_df)]
+    return [s for s in read_scripts() if ours or not s.makes_df]
 
 
 def plan(wanted: Sequence[Script], applied: Mapping[str, str]) -> list[Script]:

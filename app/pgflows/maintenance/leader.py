@@ -1,0 +1,95 @@
+"""One leader among all processes that open maintenance; it runs the chores.
+
+The lead is an advisory lock of the session on which the chores run. So a leader that dies, or loses
+its session, can do nothing more, and the next that asks leads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+
+import asyncpg
+
+from pgflows.config import Settings
+from pgflows.database import connections as db
+from pgflows.database.connections import Connection
+from pgflows.maintenance.pruning import PRUNE_EVERY_SECONDS, prune
+
+log = logging.getLogger("pgflows.maintenance")
+
+LEAD = "select pgflows.lead()"
+ASK_EVERY_SECONDS = 2.0  # how long a dead leader's place may stay empty
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 5.0  # between attempts to reach the database
+
+
+@dataclass(frozen=True)
+class Chore:
+    """Something that the leader does every so many seconds."""
+
+    name: str
+    every_seconds: float
+    run: Callable[[Connection], Awaitable[object]]
+
+
+@asynccontextmanager
+async def open_maintenance(settings: Settings, *, dsn: str) -> AsyncIterator[None]:
+    """Takes part in maintenance for as long as the block lasts."""
+    task = asyncio.create_task(keep(dsn, chores(settings)), name="pgflows maintenance")
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+def chores(settings: Settings) -> list[Chore]:
+    """What there is to do."""
+    return [
+        Chore("pruning", PRUNE_EVERY_SECONDS, lambda conn: prune(conn, settings.retention_days))
+    ]
+
+
+async def keep(dsn: str, chores: Sequence[Chore]) -> None:
+    """Asks for the lead again and again, and does the chores while it has it."""
+    pause = FIRST_PAUSE_SECONDS
+    while True:
+        try:
+            conn = await db.connect(dsn, "pgflows maintenance", search_path="pg_catalog")
+            try:
+                pause = FIRST_PAUSE_SECONDS
+                await _wait_for_lead(conn)
+                log.info("this process leads maintenance")
+                await _lead(conn, chores)
+            finally:
+                conn.terminate()
+        except (asyncpg.PostgresError, *db.LOST) as e:
+            log.warning("maintenance lost its database session (%s); opening another", e)
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+
+
+async def _wait_for_lead(conn: Connection) -> None:
+    """Asks instead of waiting in the lock: a statement that waits would hold back every vacuum."""
+    while not await conn.fetchval(LEAD):  # noqa: ASYNC110 - the event is in the database
+        await asyncio.sleep(ASK_EVERY_SECONDS)
+
+
+async def _lead(conn: Connection, chores: Sequence[Chore]) -> None:
+    """Runs each chore when it is due, one at a time; ends by the loss of the session."""
+    clock = asyncio.get_running_loop().time
+    due = dict.fromkeys(chores, clock())
+    while True:
+        chore = min(chores, key=due.__getitem__)
+        await asyncio.sleep(due[chore] - clock())
+        try:
+            await chore.run(conn)
+        except Exception as e:
+            if db.is_lost(e) or conn.is_closed():
+                raise
+            log.exception("%s failed; it is tried again", chore.name)
+        due[chore] = clock() + chore.every_seconds
