@@ -68,10 +68,11 @@ class StepContext:
 
     `idempotency_key` is the same for every attempt of this step in this run, after a crash too:
     hand it to services that take such a key. `deadline` is when this attempt is given up.
+    `df_id` is the orchestrator's id of the run; None if no orchestrator called the step.
     """
 
     instance_id: UUID
-    df_id: str
+    df_id: str | None
     step_key: str
     attempt: int
     idempotency_key: str

@@ -1,15 +1,14 @@
 -- The ledger, as step services use it: many claims or many records in one call.
 --   open_service   announces a service; its session then holds the lock that says it lives
 --   claim_steps    may this service run these steps now?
+--   claim_pushes   the same for what pushes ask for
 --   adopt_steps    what a service still runs when its session was lost and opened anew
 --   record_steps   how attempts ended
--- Verdicts of a claim: run · completed · failed · running (somebody is at it) · later (its next attempt is not
--- due) · cancelled · closed (ended more than five minutes ago, and no revived
--- run asked for it since) · unknown (no such
--- request was signed).
+-- Verdicts of a claim: run · completed · failed · running (somebody is at it) · later (its next attempt is not due) ·
+-- cancelled · unknown (the run has not asked for this step).
 
 -- pgflows.attempts has a row for each attempt that ended, but not for a first one that went well: the step's own row
--- says all of that, and most steps need no other. This view has them all.
+-- says all of that, and most steps need no other. This view has a row for every attempt.
 create or replace view pgflows.all_attempts as
   select a.instance_id, a.step_key, a.attempt, a.started_at, a.ended_at, a.error_type, a.message, a.traceback
   from pgflows.attempts a
@@ -32,26 +31,24 @@ begin
   return v_id;
 end $$;
 
+-- By instance, step key and seq; the name of the step must be the one that the run asked for.
 create or replace function pgflows.claim_steps(
-  p_service integer, p_df_id text[], p_step text[], p_step_key text[], p_seq integer[], p_key_id text[]
+  p_service integer, p_instance uuid[], p_step_key text[], p_step text[], p_seq integer[]
 ) returns table (ord integer, verdict text, instance_id uuid, attempt integer, output jsonb, error jsonb, retry jsonb, retry_in float8)
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_now timestamptz := clock_timestamp();
   v_run pgflows.step_runs;
   v_status text;
-  v_revived boolean;
-  v_open constant interval := '5 minutes';
   v_claimed integer[] := '{}';
 begin
   -- the common case, all at once: the step was requested and nobody has it
   for ord, instance_id, attempt, retry in
     update pgflows.step_runs s
     set status = 'running', service_id = p_service, attempts = s.attempts + 1, started_at = coalesce(s.started_at, v_now), retry_at = null
-    from unnest(p_df_id, p_step, p_step_key, p_seq, p_key_id) with ordinality as q(df_id, step, step_key, seq, key_id, n)
-    join pgflows.df_runs r on r.df_id = q.df_id
-    join pgflows.instances i on i.instance_id = r.instance_id and i.status in ('pending', 'running')
-    where s.instance_id = r.instance_id and s.step_key = q.step_key and s.step = q.step and s.seq = q.seq and s.key_id = q.key_id
+    from unnest(p_instance, p_step_key, p_step, p_seq) with ordinality as q(instance_id, step_key, step, seq, n)
+    join pgflows.instances i on i.instance_id = q.instance_id and i.status in ('pending', 'running')
+    where s.instance_id = q.instance_id and s.step_key = q.step_key and s.step = q.step and s.seq = q.seq
       and s.status = 'requested' and (s.retry_at is null or s.retry_at <= v_now)
     returning q.n::integer, s.instance_id, s.attempts, s.retry
   loop
@@ -59,20 +56,17 @@ begin
     v_claimed := v_claimed || ord;
     return next;
   end loop;
-  for ord in select g from generate_subscripts(p_df_id, 1) g where g <> all (v_claimed) loop
+  for ord in select g from generate_subscripts(p_instance, 1) g where g <> all (v_claimed) loop
     attempt := null; output := null; error := null; retry := null; retry_in := null;
-    select i.instance_id, i.status, r.n > 1 into instance_id, v_status, v_revived
-    from pgflows.df_runs r join pgflows.instances i on i.instance_id = r.instance_id where r.df_id = p_df_id[ord];
+    instance_id := p_instance[ord];
+    v_status := (select i.status from pgflows.instances i where i.instance_id = p_instance[ord]);
     select * into v_run from pgflows.step_runs s
-    where s.instance_id = claim_steps.instance_id and s.step_key = p_step_key[ord] and s.step = p_step[ord]
-      and s.seq = p_seq[ord] and s.key_id = p_key_id[ord]
+    where s.instance_id = p_instance[ord] and s.step_key = p_step_key[ord] and s.step = p_step[ord] and s.seq = p_seq[ord]
     for no key update;
     if not found then
       verdict := 'unknown';
     elsif v_run.status in ('completed', 'failed') then
-      verdict := case when v_run.ended_at < v_now - v_open and not (v_revived and v_run.requested_at > v_now - v_open)
-        then 'closed' else v_run.status end;
-      output := v_run.output; error := v_run.error;
+      verdict := v_run.status; output := v_run.output; error := v_run.error;
     elsif v_status not in ('pending', 'running') or v_run.status = 'cancelled' then
       verdict := 'cancelled';
     elsif v_run.status = 'requested' and v_run.retry_at > v_now then
@@ -99,8 +93,28 @@ begin
   end loop;
 end $$;
 
--- After a lost session: what this process still runs under its old id is its own under the new one, unless
--- somebody took it over meanwhile. Claims are committed asynchronously, so a server that crashed may have
+-- What pushes ask for: the run is named by the orchestrator's id, and the key that signed the push must be the one that
+-- the row names. A step that ended more than five minutes ago is closed to pushes, unless a revived run asked since.
+create or replace function pgflows.claim_pushes(
+  p_service integer, p_df_id text[], p_key_id text[], p_step_key text[], p_step text[], p_seq integer[]
+) returns table (ord integer, verdict text, instance_id uuid, attempt integer, output jsonb, error jsonb, retry jsonb, retry_in float8)
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  v_closed_before constant timestamptz := clock_timestamp() - interval '5 minutes';
+begin
+  return query
+  select c.* from pgflows.claim_steps(p_service, array(
+    select case when s.ended_at is null or s.status = 'cancelled' or s.ended_at >= v_closed_before
+        or (r.n > 1 and s.requested_at > v_closed_before) then s.instance_id end
+    from unnest(p_df_id, p_key_id, p_step_key) with ordinality as q(df_id, key_id, step_key, n)
+    left join pgflows.df_runs r on r.df_id = q.df_id
+    left join pgflows.step_runs s on s.instance_id = r.instance_id and s.step_key = q.step_key and s.key_id = q.key_id
+    order by q.n
+  ), p_step_key, p_step, p_seq) c;
+end $$;
+
+-- After a lost session: the steps that this process still runs under its old id become its own under the new one, unless
+-- another service took them over meanwhile. Claims are committed asynchronously, so a server that crashed may have
 -- forgotten the last ones: those are made again.
 create or replace function pgflows.adopt_steps(
   p_old integer, p_new integer, p_instance uuid[], p_step_key text[], p_attempt integer[]
@@ -123,7 +137,7 @@ create or replace function pgflows.record_steps(
   p_output jsonb[], p_error jsonb[], p_error_type text[], p_message text[], p_traceback text[], p_retry_in float8[]
 ) returns table (ord integer, recorded boolean)
 language sql set search_path = pg_catalog, pg_temp as $$
-  with told as (
+  with given as (
     select * from unnest(p_instance, p_step_key, p_attempt, p_seconds, p_outcome, p_output, p_error, p_error_type, p_message, p_traceback, p_retry_in)
       with ordinality as t(instance_id, step_key, attempt, seconds, outcome, output, error, error_type, message, traceback, retry_in, n)
   ), kept as (
@@ -133,7 +147,7 @@ language sql set search_path = pg_catalog, pg_temp as $$
       attempts = s.attempts + (t.outcome = 'retry')::integer,
       retry_at = clock_timestamp() + t.retry_in * interval '1 s',
       ended_at = case when t.outcome in ('completed', 'failed') then clock_timestamp() end
-    from told t
+    from given t
     where s.instance_id = t.instance_id and s.step_key = t.step_key
       and s.status = 'running' and s.service_id = p_service and s.attempts = t.attempt
     returning t.n, t.instance_id, t.step_key, t.attempt, t.seconds, t.outcome, t.error_type, t.message, t.traceback
@@ -142,7 +156,7 @@ language sql set search_path = pg_catalog, pg_temp as $$
     select k.instance_id, k.step_key, k.attempt, clock_timestamp() - k.seconds * interval '1 s', k.error_type, k.message, k.traceback
     from kept k where k.attempt > 1 or k.outcome <> 'completed'
   )
-  select t.n::integer, exists (select from kept k where k.n = t.n) from told t
+  select t.n::integer, exists (select from kept k where k.n = t.n) from given t
 $$;
 
-revoke all on function pgflows.open_service, pgflows.claim_steps, pgflows.adopt_steps, pgflows.record_steps from public;
+revoke all on function pgflows.open_service, pgflows.claim_steps, pgflows.claim_pushes, pgflows.adopt_steps, pgflows.record_steps from public;

@@ -12,7 +12,9 @@ import asyncpg
 import pytest
 
 from pgflows.database import connections as db
-from pgflows.ledger.ledger import Ledger, StepCall
+from pgflows.ledger.ledger import Ledger
+from pgflows.ledger.request import SignedRun, StepRequest
+from pgflows.ledger.signing import Push
 from pgflows.runner.runner import Runner
 from tests.conftest import until
 from tests.ledger.steps import BASE_URL, Steps, running
@@ -68,7 +70,7 @@ class Books:
         )
         return str(await self.owner.fetchval(statement, instance_id))
 
-    async def ask(
+    async def pushes(
         self,
         run: Run,
         *keys: str,
@@ -76,8 +78,8 @@ class Books:
         given: Any = None,
         in_try: bool = False,
         retry: dict[str, Any] | None = None,
-    ) -> list[StepCall]:
-        """What the graph does to have steps run: the signed calls."""
+    ) -> list[Push]:
+        """The signed requests of a graph that asks for these steps."""
         steps = [
             {"key": key, "step": step, "var": f"v{n}", "try": in_try, "retry": retry}
             | {"input": {} if given is None else given}
@@ -87,31 +89,35 @@ class Books:
         assert row is not None
         asked = zip(row["keys"], row["signatures"], row["bodies"], strict=True)
         return [
-            StepCall(run.df_id, step, key, str(row["seq"]), signature, body.encode())
+            Push(run.df_id, step, key, str(row["seq"]), signature, body.encode())
             for key, signature, body in asked
         ]
 
-    async def call(self, *keys: str, step: str = "work", **more: Any) -> StepCall:
-        """The call of the one step of a fresh run."""
-        return (await self.ask(await self.start(), *keys, step=step, **more))[0]
+    async def ask(self, run: Run, *keys: str, **options: Any) -> list[StepRequest]:
+        """What a graph that asks for these steps has asked, once its pushes are verified."""
+        return [as_request(push) for push in await self.pushes(run, *keys, **options)]
 
-    async def row(self, call: StepCall) -> asyncpg.Record:
-        """The ledger's row of a call."""
+    async def request(self, *keys: str, **options: Any) -> StepRequest:
+        """The request for the one step of a fresh run."""
+        return (await self.ask(await self.start(), *keys, **options))[0]
+
+    async def row(self, request: StepRequest) -> asyncpg.Record:
+        """The ledger's row of a step."""
         row = await self.owner.fetchrow(
             "select s.* from pgflows.step_runs s join pgflows.df_runs r using (instance_id) "
             "where r.df_id = $1 and s.step_key = $2",
-            call.df_id, call.step_key,
+            request.df_id, request.step_key,
         )  # fmt: skip
         assert row is not None
         return row
 
-    async def attempts(self, call: StepCall) -> list[tuple[int, str | None]]:
+    async def attempts(self, request: StepRequest) -> list[tuple[int, str | None]]:
         """Number and error type of each recorded attempt."""
         rows = await self.owner.fetch(
             "select a.attempt, a.error_type from pgflows.all_attempts a "
             "join pgflows.df_runs r using (instance_id) "
             "where r.df_id = $1 and a.step_key = $2 order by a.attempt",
-            call.df_id, call.step_key,
+            request.df_id, request.step_key,
         )  # fmt: skip
         return [(r["attempt"], r["error_type"]) for r in rows]
 
@@ -155,6 +161,12 @@ async def books(database: Any) -> AsyncIterator[Books]:
 async def ledger(database: Any) -> AsyncIterator[Ledger]:
     async with Ledger.open(database.dsn, BASE_URL) as ledger:
         yield ledger
+
+
+def as_request(push: Push) -> StepRequest:
+    """The request that a push becomes when its signature is good."""
+    run = SignedRun(push.df_id, push.signature.split(".")[1])
+    return StepRequest(run, push.step_key, push.step, int(push.seq), push.body)
 
 
 def as_json(text: str | bytes | None) -> Any:

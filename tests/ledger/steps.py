@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_valid
 from pgflows.config import Settings
 from pgflows.ledger.ledger import Ledger
 from pgflows.registry import RetryConfig, StepContext, WorkflowApp
-from pgflows.runner.runner import Runner, StepOutcome
+from pgflows.runner.outcome import Failed, Outcome
+from pgflows.runner.runner import Runner
 
 BASE_URL = "http://127.0.0.1:8000"
 AT_ONCE = RetryConfig(max_retries=2, initial_delay_seconds=0, jitter=False)
@@ -84,9 +84,9 @@ async def running(
         yield runner, ledger
 
 
-def error_of(outcome: StepOutcome) -> tuple[str, str]:
-    error = json.loads(outcome.body)["error"]
-    return error["type"], error["message"]
+def error_of(outcome: Outcome) -> tuple[str, str]:
+    assert isinstance(outcome, Failed), outcome
+    return outcome.error.type, outcome.error.message
 
 
 def raising(*errors: BaseException) -> Any:

@@ -64,8 +64,8 @@ async def test_many_runs_take_in_what_one_would(books: Books, ledger: Ledger) ->
     rows = await books.run.fetch(TAKE_EACH, ids, [0] * 3)
     assert [r["v"] for r in rows] == [{"@in": {"i": i}} for i in range(3)]
     for i, run in enumerate(runs):
-        (call,) = await books.ask(run)
-        await settle(ledger, call, {"r": i} if i else None)
+        (request,) = await books.ask(run)
+        await settle(ledger, request, {"r": i} if i else None)
     rows = await books.run.fetch(TAKE_EACH, ids, [1] * 3)
     assert [r["n"] for r in rows] == [1, 2, 3]
     assert [r["v"] for r in rows] == [await books.run.fetchval(TAKE, i, 1) for i in ids]
@@ -81,13 +81,13 @@ async def test_a_result_that_has_no_name_is_not_kept(books: Books, ledger: Ledge
 
 async def test_what_take_would_refuse_is_left_out(books: Books, ledger: Ledger) -> None:
     fine, failed, open_, two, lost = [await books.start() for _ in range(5)]
-    (call,) = await books.ask(fine)
-    await settle(ledger, call, "fine")
-    (call,) = await books.ask(failed)
-    await settle(ledger, call, error={"type": "Broke", "message": "no money"})
+    (request,) = await books.ask(fine)
+    await settle(ledger, request, "fine")
+    (request,) = await books.ask(failed)
+    await settle(ledger, request, error={"type": "Broke", "message": "no money"})
     await books.ask(open_)
-    for call in await books.ask(two, "work#1", "work#2"):
-        await settle(ledger, call, 1)
+    for request in await books.ask(two, "work#1", "work#2"):
+        await settle(ledger, request, 1)
     ids = [r.df_id for r in (fine, failed, open_, two, lost)]
     rows = await books.run.fetch(TAKE_EACH, [*ids, "00000000"], [1] * 6)
     assert [(r["n"], r["v"]["v0"]) for r in rows] == [(1, "fine")]
@@ -177,8 +177,8 @@ async def ride(books: Books, runs: list[Run], tokens: list[uuid.UUID]) -> list[a
 async def test_a_batch_is_run_at_once(books: Books, ledger: Ledger) -> None:
     runs = [await books.start() for _ in range(3)]
     for i, run in enumerate(runs):
-        (call,) = await books.ask(run)
-        await settle(ledger, call, i)
+        (request,) = await books.ask(run)
+        await settle(ledger, request, i)
     token = await claimed(books, *runs)
     rows = await ride(books, runs, [token] * 3)
     # as finish_each answers; one by one it would have been the output alone
@@ -188,12 +188,12 @@ async def test_a_batch_is_run_at_once(books: Books, ledger: Ledger) -> None:
 
 async def test_one_bad_run_does_not_spoil_its_batch(books: Books, ledger: Ledger) -> None:
     fine, failed, last = [await books.start() for _ in range(3)]
-    (call,) = await books.ask(fine)
-    await settle(ledger, call, "fine")
-    (call,) = await books.ask(failed)
-    await settle(ledger, call, error={"type": "Broke", "message": "no money"})
-    (call,) = await books.ask(last)
-    await settle(ledger, call, "fine too")
+    (request,) = await books.ask(fine)
+    await settle(ledger, request, "fine")
+    (request,) = await books.ask(failed)
+    await settle(ledger, request, error={"type": "Broke", "message": "no money"})
+    (request,) = await books.ask(last)
+    await settle(ledger, request, "fine too")
     token = await claimed(books, fine, failed, last)
     rows = await ride(books, [fine, failed, last], [token] * 3)
     assert [r["code"] for r in rows] == [None, "PF001", None]
@@ -205,8 +205,8 @@ async def test_one_bad_run_does_not_spoil_its_batch(books: Books, ledger: Ledger
 async def test_a_lost_claim_leaves_its_run_as_it_is(books: Books, ledger: Ledger) -> None:
     held, lost = await books.start(), await books.start()
     for run in (held, lost):
-        (call,) = await books.ask(run)
-        await settle(ledger, call, 1)
+        (request,) = await books.ask(run)
+        await settle(ledger, request, 1)
     token = await claimed(books, held, lost)
     rows = await ride(books, [held, lost], [token, uuid.uuid4()])
     assert [(r["held"], r["result"] is None) for r in rows] == [(True, False), (False, True)]

@@ -5,41 +5,43 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
 import pytest
 
-from pgflows.ledger.ledger import Ledger, Record, StepCall, Verdict
+from pgflows.ledger.ledger import Claim, Ledger, Record
+from pgflows.ledger.request import SignedRun, StepRequest
 from tests.ledger.conftest import Books, as_json
 from tests.ledger.steps import BASE_URL
 
 
-def ended(found: Verdict, call: StepCall, outcome: str = "completed", **more: Any) -> Record:
+def ended(found: Claim, request: StepRequest, outcome: str = "completed", **more: Any) -> Record:
     """The record of a claimed attempt."""
     assert found.instance_id is not None
-    return Record(found.instance_id, call.step_key, found.attempt, 0.01, outcome, **more)
+    return Record(found.instance_id, request.step_key, found.attempt, 0.01, outcome, **more)
 
 
 async def test_a_requested_step_may_be_run(books: Books, ledger: Ledger) -> None:
-    call = await books.call()
-    found = await ledger.claim(call)
+    request = await books.request()
+    found = await ledger.claim(request)
     assert (found.verdict, found.attempt) == ("run", 1)
-    assert (await books.row(call))["status"] == "running"
+    assert (await books.row(request))["status"] == "running"
 
 
 async def test_a_claimed_step_is_running(books: Books, ledger: Ledger) -> None:
-    call = await books.call()
-    await ledger.claim(call)
+    request = await books.request()
+    await ledger.claim(request)
     async with Ledger.open(books.database.dsn, BASE_URL) as other:
-        assert (await ledger.claim(call)).verdict == "running"
-        assert (await other.claim(call)).verdict == "running"
+        assert (await ledger.claim(request)).verdict == "running"
+        assert (await other.claim(request)).verdict == "running"
 
 
 async def test_two_services_at_once_run_a_step_once(books: Books, ledger: Ledger) -> None:
     run = await books.start()
-    calls = await books.ask(run, *(f"work#{n}" for n in range(50)))
+    requests = await books.ask(run, *(f"work#{n}" for n in range(50)))
     async with Ledger.open(books.database.dsn, BASE_URL) as other:
         found = await asyncio.gather(
-            *(ledger.claim(c) for c in calls), *(other.claim(c) for c in reversed(calls))
+            *(ledger.claim(c) for c in requests), *(other.claim(c) for c in reversed(requests))
         )
     verdicts = [f.verdict for f in found]
     assert (verdicts.count("run"), verdicts.count("running")) == (50, 50)
@@ -48,24 +50,24 @@ async def test_two_services_at_once_run_a_step_once(books: Books, ledger: Ledger
 async def test_the_step_of_a_dead_process_is_taken_over_at_once(
     books: Books, ledger: Ledger
 ) -> None:
-    call = await books.call()
+    request = await books.request()
     async with Ledger.open(books.database.dsn, BASE_URL) as doomed:
-        await doomed.claim(call)
+        await doomed.claim(request)
     await books.until_services(1)
-    found = await ledger.claim(call)
+    found = await ledger.claim(request)
     assert (found.verdict, found.attempt) == ("run", 2)
-    assert await books.attempts(call) == [(1, "ProcessDied")]
+    assert await books.attempts(request) == [(1, "ProcessDied")]
 
 
 async def test_a_lost_attempt_begins_where_the_one_before_ended(
     books: Books, ledger: Ledger
 ) -> None:
-    call = await books.call()
+    request = await books.request()
     async with Ledger.open(books.database.dsn, BASE_URL) as doomed:
-        found = await doomed.claim(call)
-        await doomed.record(ended(found, call, "retry", error_type="Broke", retry_in=0.0))
+        found = await doomed.claim(request)
+        await doomed.record(ended(found, request, "retry", error_type="Broke", retry_in=0.0))
     await books.until_services(1)
-    await ledger.claim(call)
+    await ledger.claim(request)
     rows = await books.owner.fetch(
         "select started_at, ended_at from pgflows.attempts order by attempt"
     )
@@ -73,44 +75,44 @@ async def test_a_lost_attempt_begins_where_the_one_before_ended(
 
 
 async def test_a_completed_step_answers_with_its_output(books: Books, ledger: Ledger) -> None:
-    call = await books.call()
-    found = await ledger.claim(call)
-    assert await ledger.record(ended(found, call, output='{"r": 1}'))
-    again = await ledger.claim(call)
+    request = await books.request()
+    found = await ledger.claim(request)
+    assert await ledger.record(ended(found, request, output='{"r": 1}'))
+    again = await ledger.claim(request)
     assert (again.verdict, as_json(again.output)) == ("completed", {"r": 1})
-    assert await books.attempts(call) == [(1, None)]
+    assert await books.attempts(request) == [(1, None)]
 
 
 async def test_a_failed_step_answers_with_its_error(books: Books, ledger: Ledger) -> None:
-    call = await books.call()
-    found = await ledger.claim(call)
-    record = ended(found, call, "failed", error='{"type": "E", "message": "m"}', error_type="E")
+    request = await books.request()
+    found = await ledger.claim(request)
+    record = ended(found, request, "failed", error='{"type": "E", "message": "m"}', error_type="E")
     assert await ledger.record(record)
-    again = await ledger.claim(call)
+    again = await ledger.claim(request)
     assert (again.verdict, as_json(again.error)) == ("failed", {"type": "E", "message": "m"})
-    assert await books.attempts(call) == [(1, "E")]
+    assert await books.attempts(request) == [(1, "E")]
 
 
 async def test_a_released_step_is_due_later(books: Books, ledger: Ledger) -> None:
-    call = await books.call()
-    found = await ledger.claim(call)
-    await ledger.record(ended(found, call, "release", error_type="E", retry_in=300))
-    again = await ledger.claim(call)
+    request = await books.request()
+    found = await ledger.claim(request)
+    await ledger.record(ended(found, request, "release", error_type="E", retry_in=300))
+    again = await ledger.claim(request)
     assert again.verdict == "later"
     assert 290 < again.retry_in <= 300
     await books.owner.execute("update pgflows.step_runs set retry_at = now()")
-    assert ((await ledger.claim(call)).verdict) == "run"
-    assert (await books.row(call))["attempts"] == 2
+    assert ((await ledger.claim(request)).verdict) == "run"
+    assert (await books.row(request))["attempts"] == 2
 
 
 async def test_a_retry_holds_the_claim(books: Books, ledger: Ledger) -> None:
-    call = await books.call()
-    found = await ledger.claim(call)
-    assert await ledger.record(ended(found, call, "retry", error_type="E", retry_in=0.0))
+    request = await books.request()
+    found = await ledger.claim(request)
+    assert await ledger.record(ended(found, request, "retry", error_type="E", retry_in=0.0))
     async with Ledger.open(books.database.dsn, BASE_URL) as other:
-        assert (await other.claim(call)).verdict == "running"
-    assert await ledger.record(ended(replace(found, attempt=2), call, output="1"))
-    assert await books.attempts(call) == [(1, "E"), (2, None)]
+        assert (await other.claim(request)).verdict == "running"
+    assert await ledger.record(ended(replace(found, attempt=2), request, output="1"))
+    assert await books.attempts(request) == [(1, "E"), (2, None)]
 
 
 async def test_a_cancelled_instance_is_not_run(books: Books, ledger: Ledger) -> None:
@@ -122,38 +124,46 @@ async def test_a_cancelled_instance_is_not_run(books: Books, ledger: Ledger) -> 
     assert not await ledger.record(ended(found, running, output="1"))
 
 
-async def test_a_step_that_ended_long_ago_is_closed(books: Books, ledger: Ledger) -> None:
-    call = await books.call()
-    await ledger.record(ended(await ledger.claim(call), call, output="1"))
+async def test_a_step_that_ended_long_ago_is_closed_to_pushes(books: Books, ledger: Ledger) -> None:
+    request = await books.request()
+    await ledger.record(ended(await ledger.claim(request), request, output="1"))
     await books.owner.execute(
         "update pgflows.step_runs set requested_at = requested_at - interval '301 s', "
         "ended_at = ended_at - interval '301 s'"
     )
-    assert (await ledger.claim(call)).verdict == "closed"
+    assert (await ledger.claim(request)).verdict == "unknown"
+    by_instance = replace(request, instance=(await books.row(request))["instance_id"])
+    assert (await ledger.claim(by_instance)).verdict == "completed"
 
 
 @pytest.mark.parametrize(
     "changed",
-    [{"df_id": "00000000"}, {"step": "other"}, {"step_key": "work#9"}, {"seq": "7"}],
+    [
+        {"instance": SignedRun("00000000", "key")},
+        {"instance": UUID(int=7)},
+        {"step": "other"},
+        {"step_key": "work#9"},
+        {"seq": 7},
+    ],
 )
 async def test_what_was_not_asked_for_is_unknown(
     books: Books, ledger: Ledger, changed: dict[str, Any]
 ) -> None:
-    call = await books.call()
-    assert (await ledger.claim(replace(call, **changed))).verdict == "unknown"
+    request = await books.request()
+    assert (await ledger.claim(replace(request, **changed))).verdict == "unknown"
 
 
 async def test_only_the_attempt_that_holds_the_claim_is_recorded(
     books: Books, ledger: Ledger
 ) -> None:
-    call = await books.call()
-    found = await ledger.claim(call)
-    assert not await ledger.record(ended(replace(found, attempt=2), call, output="2"))
+    request = await books.request()
+    found = await ledger.claim(request)
+    assert not await ledger.record(ended(replace(found, attempt=2), request, output="2"))
     async with Ledger.open(books.database.dsn, BASE_URL) as other:
-        assert not await other.record(ended(found, call, output="3"))
-    assert await ledger.record(ended(found, call, output="1"))
-    assert not await ledger.record(ended(found, call, output="4"))
-    assert (await books.row(call))["output"] == 1
+        assert not await other.record(ended(found, request, output="3"))
+    assert await ledger.record(ended(found, request, output="1"))
+    assert not await ledger.record(ended(found, request, output="4"))
+    assert (await books.row(request))["output"] == 1
 
 
 async def test_a_service_registers_its_base_url(books: Books, ledger: Ledger) -> None:

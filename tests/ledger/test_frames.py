@@ -12,20 +12,23 @@ import asyncpg
 import pytest
 
 from pgflows.database import connections as db
-from pgflows.ledger.ledger import Ledger, Record, StepCall
+from pgflows.ledger.ledger import Ledger, Record
+from pgflows.ledger.request import StepRequest
 from tests.ledger.conftest import PUT, Books, Run
 
 TAKE = "select pgflows.take($1, 'main', $2)"
 
 
-async def settle(ledger: Ledger, call: StepCall, output: Any = None, error: Any = None) -> None:
+async def settle(
+    ledger: Ledger, request: StepRequest, output: Any = None, error: Any = None
+) -> None:
     """The step runs, somewhere, and ends so."""
-    found = await ledger.claim(call)
+    found = await ledger.claim(request)
     assert found.instance_id is not None
     await ledger.record(
         Record(
             found.instance_id,
-            call.step_key,
+            request.step_key,
             found.attempt,
             0.0,
             "completed" if error is None else "failed",
@@ -42,10 +45,10 @@ async def test_a_run_begins_with_its_input(books: Books) -> None:
 
 async def test_a_call_is_signed_over_all_that_names_it(books: Books) -> None:
     run = await books.start()
-    (call,) = await books.ask(run, "work#1", given={"a": "ä"})
-    version, key_id, digest = call.signature.split(".")
+    (push,) = await books.pushes(run, "work#1", given={"a": "ä"})
+    version, key_id, digest = push.signature.split(".")
     secret = await books.owner.fetchval("select secret from pgflows.live_keys()")
-    text = f"v1.{key_id}.{run.df_id}.work.work#1.1.{hashlib.sha256(call.body).hexdigest()}"
+    text = f"v1.{key_id}.{run.df_id}.work.work#1.1.{hashlib.sha256(push.body).hexdigest()}"
     assert version == "v1"
     assert hmac.new(secret, text.encode(), hashlib.sha256).hexdigest() == digest
 
@@ -97,12 +100,12 @@ async def test_outcomes_are_taken_in_by_name(books: Books, ledger: Ledger) -> No
 
 async def test_numbers_keep_their_digits(books: Books, ledger: Ledger) -> None:
     run = await books.start()
-    (call,) = await books.ask(run)
-    found = await ledger.claim(call)
+    (request,) = await books.ask(run)
+    found = await ledger.claim(request)
     assert found.instance_id is not None
     output = '{"a": 1.50, "b": 100000000000000000000000, "c": 0.1}'
     await ledger.record(
-        Record(found.instance_id, call.step_key, 1, 0.0, "completed", output=output)
+        Record(found.instance_id, request.step_key, 1, 0.0, "completed", output=output)
     )
     text = await books.run.fetchval("select (pgflows.take($1, 'main', 1) -> 'v0')::text", run.df_id)
     assert text == output
@@ -118,8 +121,8 @@ async def test_a_step_without_an_outcome_is_an_error_of_its_own(books: Books) ->
 
 async def test_a_failed_step_ends_the_node(books: Books, ledger: Ledger) -> None:
     run = await books.start()
-    (call,) = await books.ask(run)
-    await settle(ledger, call, error={"type": "Broke", "message": "no money"})
+    (request,) = await books.ask(run)
+    await settle(ledger, request, error={"type": "Broke", "message": "no money"})
     with pytest.raises(asyncpg.PostgresError, match="step work#1 failed: Broke: no money") as e:
         await books.run.fetchval(TAKE, run.df_id, 1)
     assert e.value.sqlstate == "PF001"
@@ -192,7 +195,7 @@ async def test_a_revived_run_keeps_what_was_recorded(books: Books, ledger: Ledge
     assert df_id != run.df_id
     assert await books.run.fetchval(TAKE, df_id, 0) == {"@in": {"a": 1}}
     again, next_ = await books.ask(revived, "work#1", "work#2")
-    verdicts = [(await ledger.claim(call)).verdict for call in (again, next_, open_)]
+    verdicts = [(await ledger.claim(request)).verdict for request in (again, next_, open_)]
     assert verdicts == ["completed", "run", "running"]
 
 

@@ -1,4 +1,4 @@
-"""The ledger as a process uses it: many calls in one statement, and a database that goes away."""
+"""The ledger as a process uses it: many callers in one statement, and a database that goes away."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
 from typing import Any
 
 import asyncpg
 import pytest
 
-from pgflows.errors import OutcomeRefused, ServiceUnavailable, SignatureRefused
+from pgflows.errors import OutcomeRefused, ServiceUnavailable
 from pgflows.ledger.ledger import Ledger
 from tests.conftest import until
 from tests.ledger.conftest import Books
@@ -24,28 +23,28 @@ SESSIONS = ("pgflows claims", "pgflows records")
 def counted(monkeypatch: pytest.MonkeyPatch, ledger: Ledger, name: str) -> list[int]:
     """How many entries each statement carried."""
     sizes: list[int] = []
-    coalescer = getattr(ledger, name)
-    flush = coalescer._flush
+    batcher = getattr(ledger, name)
+    flush = batcher._flush
 
     async def count(items: list[Any]) -> Any:
         sizes.append(len(items))
         return await flush(items)
 
-    monkeypatch.setattr(coalescer, "_flush", count)
+    monkeypatch.setattr(batcher, "_flush", count)
     return sizes
 
 
 async def test_concurrent_claims_and_records_share_statements(
     books: Books, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = await books.ask(await books.start(), *(f"work#{n}" for n in range(300)))
+    requests = await books.ask(await books.start(), *(f"work#{n}" for n in range(300)))
     claims, records = (
-        counted(monkeypatch, ledger, "_claims"),
+        counted(monkeypatch, ledger, "_pushes"),
         counted(monkeypatch, ledger, "_records"),
     )
-    found = await asyncio.gather(*(ledger.claim(c) for c in calls))
+    found = await asyncio.gather(*(ledger.claim(c) for c in requests))
     kept = await asyncio.gather(
-        *(ledger.record(ended(f, c, output="1")) for f, c in zip(found, calls, strict=True))
+        *(ledger.record(ended(f, c, output="1")) for f, c in zip(found, requests, strict=True))
     )
     assert all(kept)
     assert (sum(claims), sum(records)) == (300, 300)
@@ -54,25 +53,25 @@ async def test_concurrent_claims_and_records_share_statements(
 
 
 async def test_a_lone_claim_waits_for_nobody(books: Books, ledger: Ledger) -> None:
-    calls = await books.ask(await books.start(), *(f"work#{n}" for n in range(20)))
-    await ledger.claim(calls[0])
+    requests = await books.ask(await books.start(), *(f"work#{n}" for n in range(20)))
+    await ledger.claim(requests[0])
     began = time.perf_counter()
-    for call in calls[1:]:
-        await ledger.claim(call)
+    for request in requests[1:]:
+        await ledger.claim(request)
     assert (time.perf_counter() - began) / 19 < 0.02
 
 
 async def test_an_outcome_that_cannot_be_stored_spoils_no_other(
     books: Books, ledger: Ledger
 ) -> None:
-    calls = await books.ask(await books.start(), *(f"work#{n}" for n in range(9)))
-    found = await asyncio.gather(*(ledger.claim(c) for c in calls))
+    requests = await books.ask(await books.start(), *(f"work#{n}" for n in range(9)))
+    found = await asyncio.gather(*(ledger.claim(c) for c in requests))
     outputs = ["1"] * 9
     outputs[4] = '"\\u0000"'
     results = await asyncio.gather(
         *(
             ledger.record(ended(f, c, output=o))
-            for f, c, o in zip(found, calls, outputs, strict=True)
+            for f, c, o in zip(found, requests, outputs, strict=True)
         ),
         return_exceptions=True,
     )
@@ -90,19 +89,19 @@ async def test_a_session_that_is_cut_is_opened_again(books: Books, ledger: Ledge
 
 
 async def test_a_claim_while_there_is_no_session_says_so(books: Books, ledger: Ledger) -> None:
-    call = await books.call()
+    request = await books.request()
     admin = await asyncpg.connect(books.database.admin_dsn)
     name = books.database.name
     await admin.execute(f"alter database {name} connection limit 0")
     await books.cut_sessions(*SESSIONS)
     with pytest.raises(ServiceUnavailable):
-        await ledger.claim(call)
+        await ledger.claim(request)
     await admin.execute(f"alter database {name} connection limit -1")
     await admin.close()
 
     async def verdict() -> str | None:
         with suppress(ServiceUnavailable):
-            return (await ledger.claim(call)).verdict
+            return (await ledger.claim(request)).verdict
         return None
 
     assert await until(verdict, what="a session") == "run"
@@ -111,36 +110,36 @@ async def test_a_claim_while_there_is_no_session_says_so(books: Books, ledger: L
 async def test_a_claim_that_the_database_forgot_in_a_crash_is_renewed(
     books: Books, ledger: Ledger
 ) -> None:
-    call = await books.call()
-    found = await ledger.claim(call)
+    request = await books.request()
+    found = await ledger.claim(request)
     await books.owner.execute(
         "update pgflows.step_runs set status = 'requested', attempts = 0, service_id = null, "
         "started_at = null"
     )
     await books.cut_sessions(*SESSIONS)
-    assert await ledger.record(ended(found, call, output="1"))
-    assert await books.attempts(call) == [(1, None)]
+    assert await ledger.record(ended(found, request, output="1"))
+    assert await books.attempts(request) == [(1, None)]
 
 
 async def test_a_step_that_another_service_took_over_is_not_taken_back(
     books: Books, ledger: Ledger, database: Any
 ) -> None:
-    call = await books.call()
-    found = await ledger.claim(call)
+    request = await books.request()
+    found = await ledger.claim(request)
     other = await books.owner.fetchval("select pgflows.open_service('http://other')")
     await books.owner.execute("update pgflows.step_runs set service_id = $1, attempts = 2", other)
     await books.cut_sessions(*SESSIONS)
-    assert not await ledger.record(ended(found, call, output="1"))
+    assert not await ledger.record(ended(found, request, output="1"))
 
 
 @asynccontextmanager
 async def blocked_record(books: Books, ledger: Ledger) -> AsyncIterator[asyncio.Task[bool]]:
     """A record that waits, as another session holds a lock on its row until the block ends."""
-    call = await books.call()
-    found = await ledger.claim(call)
+    request = await books.request()
+    found = await ledger.claim(request)
     async with books.owner.transaction():
         await books.owner.execute("select from pgflows.step_runs for update")
-        recording = asyncio.create_task(ledger.record(ended(found, call, output="1")))
+        recording = asyncio.create_task(ledger.record(ended(found, request, output="1")))
         await books.until_blocked("pgflows records")
         yield recording
 
@@ -168,39 +167,6 @@ async def test_a_record_outlives_a_statement_that_was_cancelled(
         await books.until_blocked("pgflows records")
         assert not recording.done()
     assert await recording
-
-
-async def test_a_key_made_after_the_last_look_is_found(books: Books, ledger: Ledger) -> None:
-    before = await books.call()
-    await ledger.verify(before)
-    await books.owner.execute("select pgflows.rotate_key()")
-    after = await books.call()
-    assert after.key_id != before.key_id
-    for call in (after, before):
-        await ledger.verify(call)
-        forged = replace(call, body=call.body + b" ")
-        with pytest.raises(SignatureRefused, match="does not fit"):
-            await ledger.verify(forged)
-
-
-async def test_unknown_keys_are_looked_up_at_most_once_a_second(
-    books: Books, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    call = await books.call()
-    await ledger.verify(call)
-    looks = 0
-    connect = ledger._raw
-
-    async def count(*args: Any, **kwargs: Any) -> Any:
-        nonlocal looks
-        looks += 1
-        return await connect(*args, **kwargs)
-
-    monkeypatch.setattr(ledger, "_raw", count)
-    calls = [replace(call, signature=f"v1.{n:012x}.{'0' * 64}") for n in range(50)]
-    refused = await asyncio.gather(*(ledger.verify(c) for c in calls), return_exceptions=True)
-    assert all(isinstance(r, SignatureRefused) for r in refused)
-    assert looks == 1
 
 
 async def test_a_closed_ledger_holds_no_lock(books: Books) -> None:

@@ -1,4 +1,4 @@
-"""The one step path: what a call is answered, and what the ledger holds then."""
+"""The one step path: what a request is answered, and what the ledger holds then."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from pgflows.errors import NonRetryableError
 from pgflows.registry import StepContext
+from pgflows.runner.outcome import Completed
 from pgflows.runner.runner import Runner
 from tests.ledger.conftest import Books, as_json
 from tests.ledger.steps import (
@@ -33,20 +34,20 @@ async def test_a_result_is_recorded_and_answered(
     books: Books, runner: Runner, steps: Steps
 ) -> None:
     steps.add(good)
-    call = await books.call(given={"value": 3})
-    outcome = await runner.run_step(call)
-    assert (outcome.status, as_json(outcome.body)) == (200, {"text": "got 3"})
-    assert (await books.row(call))["output"] == {"text": "got 3"}
-    assert await books.attempts(call) == [(1, None)]
+    request = await books.request(given={"value": 3})
+    outcome = await runner.run_step(request)
+    assert outcome == Completed(b'{"text":"got 3"}')
+    assert (await books.row(request))["output"] == {"text": "got 3"}
+    assert await books.attempts(request) == [(1, None)]
 
 
 async def test_a_step_knows_where_it_is(books: Books, runner: Runner, steps: Steps) -> None:
     steps.add(raising(ValueError()), retry=AT_ONCE)
-    call = await books.call()
-    await runner.run_step(call)
+    request = await books.request()
+    await runner.run_step(request)
     one, two = steps.seen
-    assert (one.df_id, one.step_key, one.attempt) == (call.df_id, "work#1", 1)
-    assert one.instance_id == (await books.row(call))["instance_id"]
+    assert (one.df_id, one.step_key, one.attempt) == (request.df_id, "work#1", 1)
+    assert one.instance_id == (await books.row(request))["instance_id"]
     assert two.attempt == 2
     assert one.idempotency_key == two.idempotency_key == f"{one.instance_id}:work#1"
 
@@ -55,9 +56,11 @@ async def test_a_finished_step_answers_again_without_running(
     books: Books, runner: Runner, steps: Steps
 ) -> None:
     steps.add(good)
-    call = await books.call()
-    first, again = await runner.run_step(call), await runner.run_step(call)
-    assert as_json(first.body) == as_json(again.body)
+    request = await books.request()
+    first, again = await runner.run_step(request), await runner.run_step(request)
+    assert isinstance(first, Completed)
+    assert isinstance(again, Completed)
+    assert as_json(first.output) == as_json(again.output)
     assert len(steps.seen) == 1
 
 
@@ -71,10 +74,10 @@ async def test_a_sync_step_runs_in_a_thread_and_keeps_none_waiting(
         return Got(text=threading.current_thread().name)
 
     steps.app.step(name="work", timeout=5)(work)
-    calls = await books.ask(await books.start(), *(f"work#{n}" for n in range(20)))
+    requests = await books.ask(await books.start(), *(f"work#{n}" for n in range(20)))
     async with running(database, steps) as (runner, _):
-        outcomes = await asyncio.gather(*(runner.run_step(c) for c in calls))
-    assert {o.status for o in outcomes} == {200}
+        outcomes = await asyncio.gather(*(runner.run_step(c) for c in requests))
+    assert {type(o) for o in outcomes} == {Completed}
 
 
 # -- failures
@@ -96,19 +99,18 @@ async def test_an_error_is_recorded_and_answered(
     books: Books, runner: Runner, steps: Steps, raised: BaseException, name: str, says: str
 ) -> None:
     steps.add(raising(raised), retry=NEVER)
-    call = await books.call()
-    outcome = await runner.run_step(call)
-    assert (outcome.status, error_of(outcome)) == (424, (name, says))
-    assert b"Traceback" not in outcome.body
-    assert (await books.row(call))["error"] == {"type": name, "message": says}
-    assert await books.attempts(call) == [(1, name)]
-    again = await runner.run_step(call)
-    assert (again.status, again.body) == (outcome.status, outcome.body)
+    request = await books.request()
+    outcome = await runner.run_step(request)
+    assert error_of(outcome) == (name, says)
+    assert (await books.row(request))["error"] == {"type": name, "message": says}
+    assert await books.attempts(request) == [(1, name)]
+    again = await runner.run_step(request)
+    assert error_of(again) == (name, says)
 
 
 async def test_a_traceback_is_kept(books: Books, runner: Runner, steps: Steps) -> None:
     steps.add(raising(ValueError("here")), retry=NEVER)
-    await runner.run_step(await books.call())
+    await runner.run_step(await books.request())
     told = await books.owner.fetchval("select traceback from pgflows.attempts")
     assert "Traceback" in told
     assert "ValueError: here" in told
@@ -118,12 +120,12 @@ async def test_an_input_that_does_not_fit_is_terminal(
     books: Books, runner: Runner, steps: Steps
 ) -> None:
     steps.add(good, retry=AT_ONCE)
-    call = await books.call(given={"value": "x"})
-    outcome = await runner.run_step(call)
-    assert (outcome.status, error_of(outcome)[0]) == (422, "InvalidInput")
+    request = await books.request(given={"value": "x"})
+    outcome = await runner.run_step(request)
+    assert error_of(outcome)[0] == "InvalidInput"
     assert error_of(outcome)[1].startswith("value: ")
-    assert (await runner.run_step(call)).status == 422
-    assert await books.attempts(call) == [(1, "InvalidInput")]
+    assert error_of(await runner.run_step(request)) == error_of(outcome)
+    assert await books.attempts(request) == [(1, "InvalidInput")]
     assert steps.seen == []
 
 
@@ -131,8 +133,8 @@ async def test_a_validator_that_breaks_is_a_failure(
     books: Books, runner: Runner, steps: Steps
 ) -> None:
     steps.add(good, retry=NEVER)
-    outcome = await runner.run_step(await books.call(given={"value": 7}))
-    assert (outcome.status, error_of(outcome)) == (424, ("KeyError", "'seven'"))
+    outcome = await runner.run_step(await books.request(given={"value": 7}))
+    assert error_of(outcome) == ("KeyError", "'seven'")
 
 
 @pytest.mark.parametrize(
@@ -156,12 +158,12 @@ async def test_a_result_that_cannot_be_kept_fails_for_good(
         return output
 
     steps.add(act, output=model, retry=AT_ONCE)
-    call = await books.call()
-    outcome = await runner.run_step(call)
-    assert (outcome.status, error_of(outcome)[0]) == (424, "WrongResult")
+    request = await books.request()
+    outcome = await runner.run_step(request)
+    assert error_of(outcome)[0] == "WrongResult"
     assert says in error_of(outcome)[1]
-    assert (await books.row(call))["status"] == "failed"
-    assert await books.attempts(call) == [(1, "WrongResult")]
+    assert (await books.row(request))["status"] == "failed"
+    assert await books.attempts(request) == [(1, "WrongResult")]
 
 
 async def test_a_text_that_spells_a_nul_is_no_nul(
@@ -171,24 +173,23 @@ async def test_a_text_that_spells_a_nul_is_no_nul(
         return Got(text="\\u0000 and \\\\u0000")
 
     steps.add(act)
-    call = await books.call()
-    assert (await runner.run_step(call)).status == 200
-    assert (await books.row(call))["output"] == {"text": "\\u0000 and \\\\u0000"}
+    request = await books.request()
+    assert isinstance(await runner.run_step(request), Completed)
+    assert (await books.row(request))["output"] == {"text": "\\u0000 and \\\\u0000"}
 
 
 async def test_a_result_beyond_the_limit_names_step_and_size(
     books: Books, runner: Runner, steps: Steps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pgflows.runner.runner.LARGEST_OUTPUT", 100)
+    monkeypatch.setattr("pgflows.runner.output.LARGEST_OUTPUT", 100)
 
     async def act(ctx: StepContext, input: Given) -> Got:
         return Got(text="x" * 200)
 
     steps.add(act)
-    call = await books.call()
+    request = await books.request()
     for _ in range(2):
-        outcome = await runner.run_step(call)
-        assert outcome.status == 413
+        outcome = await runner.run_step(request)
         assert error_of(outcome) == (
             "OutputTooLarge", "the result of work has 211 bytes, the limit is 100",
         )  # fmt: skip

@@ -5,8 +5,8 @@
 
 A service with a lifespan of its own enters `pgflows_lifespan` inside it, as any async context
 manager. Engines call the steps at the base URL: PGFLOWS_BASE_URL must then include the prefix;
-where it is unset, http://HOST:PORT plus the prefix is taken. `service.add_middleware(PushDoor,
-prefix="/pgflows")` makes pushes faster, if no other middleware has to see them.
+if it is unset, http://HOST:PORT plus the prefix is taken. If no other middleware has to see
+pushes, `service.add_middleware(PushMiddleware, prefix="/pgflows")` makes them faster.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pgflows.errors import PgflowsError
 from pgflows.http.problems import install_handlers
 from pgflows.http.router import create_pgflows_router
 from pgflows.http.service import Service, open_service
-from pgflows.http.steps import PushDoor
+from pgflows.http.steps import PushMiddleware
 from pgflows.registry import WorkflowApp
 
 DESCRIPTION = """\
@@ -39,14 +39,14 @@ stable `type`.
 class Api(FastAPI):
     """Pushes, which are most of the traffic, are answered in front of the middleware stack."""
 
-    door: PushDoor | None = None
+    pushes: PushMiddleware | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self.door is None:
+        if self.pushes is None:
             await super().__call__(scope, receive, send)
         else:
             scope["app"] = self
-            await self.door(scope, receive, send)
+            await self.pushes(scope, receive, send)
 
 
 def create_app(
@@ -75,7 +75,7 @@ def create_app(
     if telemetry.setup(settings or app.settings):
         telemetry.instrument(fastapi)  # and every push passes through it
     else:
-        fastapi.door = PushDoor(partial(FastAPI.__call__, fastapi))
+        fastapi.pushes = PushMiddleware(partial(FastAPI.__call__, fastapi))
     return fastapi
 
 

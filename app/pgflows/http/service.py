@@ -31,6 +31,7 @@ from pgflows.flow import Rendered, compile_app, export_sql, render
 from pgflows.http.keys import ApiKeys
 from pgflows.http.metrics import Metrics
 from pgflows.ledger.ledger import Ledger
+from pgflows.ledger.signing import Signatures
 from pgflows.maintenance import open_maintenance
 from pgflows.messages import Stats
 from pgflows.registry import WorkflowApp
@@ -52,7 +53,7 @@ class Service:
     base_url: str
     pool: Pool
     rendered: Mapping[str, Rendered]
-    ledger: Ledger
+    signatures: Signatures
     runner: Runner
     api_keys: ApiKeys
     engine: Engine | None = None
@@ -116,7 +117,7 @@ async def open_service(
         pool = await stack.enter_async_context(db.open_pool(dsn, size=settings.pool_size))
         await check_schema(pool)
         await define(pool, rendered.values())
-        ledger = await stack.enter_async_context(Ledger.open(dsn, base_url, settings))
+        ledger = await stack.enter_async_context(Ledger.open(dsn, base_url))
         runner = await stack.enter_async_context(Runner(app, ledger, settings))
         await stack.enter_async_context(open_maintenance(settings, dsn=dsn))
         engine = None
@@ -129,7 +130,7 @@ async def open_service(
             base_url,
             pool,
             rendered,
-            ledger,
+            Signatures(ledger.read_keys),
             runner,
             ApiKeys(settings.api_keys),
             engine,

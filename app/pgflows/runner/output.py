@@ -1,0 +1,41 @@
+"""What a step returned, as the JSON that the ledger keeps."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+from pydantic import BaseModel
+
+from pgflows.registry import Step
+from pgflows.runner.failure import Failure
+
+LARGEST_OUTPUT = 8 * 1024 * 1024  # bytes
+NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")  # the character, not a text that spells it
+
+
+def as_json(step: Step[Any, Any], output: Any) -> bytes | Failure:
+    """The result as JSON, if it is what the step promised and PostgreSQL can hold it."""
+    if not isinstance(output, BaseModel) or not isinstance(output, step.output_model):
+        name = type(output).__name__
+        return _wrong(f"the step returned {name}, not {step.output_model.__name__}")
+    try:
+        text = output.model_dump_json(by_alias=True)
+        raw = text.encode()
+    except UnicodeEncodeError:
+        return _wrong("the result holds half of a surrogate pair")
+    except Exception as e:  # a field that JSON has no form for, or a serializer of the user's
+        why = Failure.of(e)
+        text = f"the result cannot be written as JSON: {why.message}"
+        return replace(why, type="WrongResult", message=text, retryable=False)
+    if NUL.search(text):
+        return _wrong("the result holds the character U+0000")
+    if len(raw) > LARGEST_OUTPUT:
+        text = f"the result of {step.name} has {len(raw)} bytes, the limit is {LARGEST_OUTPUT}"
+        return Failure("OutputTooLarge", text)
+    return raw
+
+
+def _wrong(message: str) -> Failure:
+    return Failure("WrongResult", message)
