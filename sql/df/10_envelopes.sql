@@ -1,7 +1,9 @@
 -- A node as text: one JSON object with its children inside.
 --   _envelope        a node as it is, anything else as a SQL node around it
 --   _read_envelope   a node that somebody wrote by hand, in the order and spacing of ours
--- Callers' search paths are their own: what a schema of somebody else could shadow is qualified, or the path is set.
+--   _misfit          what keeps a JSON value from being read as a node
+--   _no_step, _check_step   what a function that builds no node answers, and its refusal as a node
+-- Callers' search paths are their own: what another schema could shadow is qualified, or the path is set.
 -- Key order is part of the contract: node_type, left_node, right_node, condition_node, extra_nodes, query, result_name.
 
 create or replace function df._is_type(p_type text)
@@ -10,8 +12,63 @@ returns boolean language sql immutable parallel safe as $$
     'HTTP', 'HTTP_MULTIPART'), false)
 $$;
 
+create or replace function df._unknown_type(p_type text)
+returns text language sql immutable parallel safe as $$
+  select format('Unknown node_type ''%s''. Valid types: SQL, THEN, IF, JOIN, LOOP, BREAK, RACE, SLEEP, WAIT_SCHEDULE, HTTP, '
+    'HTTP_MULTIPART, SIGNAL', p_type)
+$$;
+
+-- Null where nothing does. Looks at this node only: its children are nodes of their own.
+create or replace function df._misfit(p_node jsonb)
+returns text language plpgsql immutable parallel safe as $$
+declare
+  v_key text;
+begin
+  if jsonb_typeof(p_node) is distinct from 'object' then
+    return 'a node must be a JSON object';
+  elsif jsonb_typeof(p_node -> 'node_type') is distinct from 'string' then
+    return 'missing field `node_type`, a string';
+  elsif jsonb_typeof(p_node -> 'left_node') not in ('object', 'null')
+    or jsonb_typeof(p_node -> 'right_node') not in ('object', 'null') then
+    return 'left_node and right_node: Durofut children must be JSON objects';
+  elsif jsonb_typeof(p_node -> 'condition_node') not in ('object', 'null') then
+    return 'condition_node must be a Durofut JSON object';
+  elsif jsonb_typeof(p_node -> 'extra_nodes') <> 'array' then
+    return 'extra_nodes must be an array of Durofut JSON objects';
+  elsif p_node ? 'extra_nodes' then
+    if exists (select from jsonb_array_elements(p_node -> 'extra_nodes') x where jsonb_typeof(x) <> 'object') then
+      return 'extra_nodes entries must be Durofut JSON objects';
+    end if;
+  end if;
+  foreach v_key in array array['query', 'result_name'] loop
+    if jsonb_typeof(p_node -> v_key) not in ('string', 'null') then
+      return v_key || ' must be a string';
+    end if;
+  end loop;
+  return null;
+end $$;
+
+-- df.setvar and its like answer plain text, which would be taken for a statement. They leave their name and the time of
+-- their statement in a setting.
+create or replace function df._no_step(p_function text, p_answer text)
+returns text language plpgsql volatile as $$
+begin
+  perform pg_catalog.set_config('df.non_future_helper', p_function || ' ' || pg_catalog.statement_timestamp()::text, true);
+  return p_answer;
+end $$;
+
+create or replace function df._check_step(p_text text)
+returns void language plpgsql stable as $$
+begin
+  if current_setting('df.non_future_helper', true) like '% ' || statement_timestamp() then
+    raise exception '% cannot be used as a workflow step. Call % before df.start().',
+      split_part(current_setting('df.non_future_helper'), ' ', 1), split_part(current_setting('df.non_future_helper'), ' ', 1)
+      using errcode = 'PF104';
+  end if;
+end $$;
+
 -- The children are spliced as text, so a text that begins like a node of ours is taken at its word: if the rest
--- is no JSON, df.start says so.
+-- is not JSON, df.start says so.
 create or replace function df._envelope(p_node text)
 returns text language plpgsql immutable strict parallel safe as $$
 begin
@@ -22,62 +79,49 @@ begin
       hint = 'all df operators have the same precedence, from left to right: put parentheses around each branch';
   elsif ltrim(left(p_node, 100), E' \t\r\n') like '{%' then
     return df._read_envelope(p_node);
+  elsif p_node in ('OK', 'completed', 'failed', 'cancelled') then
+    perform df._check_step(p_node);
   end if;
   return '{"node_type":"SQL","query":' || pg_catalog.to_json(p_node)::text || '}';
 end $$;
 
-create or replace function df._order_node(p_node json, p_path text)
-returns text language plpgsql immutable parallel safe as $$
-declare
-  v_text text := '{"node_type":' || pg_catalog.to_json(p_node ->> 'node_type')::text;
-  v_key text;
-  v_value json;
-begin
-  if json_typeof(p_node) is distinct from 'object' or not df._is_type(p_node ->> 'node_type') then
-    raise exception 'Invalid durable function graph: % is not a node', p_path using errcode = 'PF101',
-      detail = jsonb_build_object('path', p_path)::text;
-  end if;
-  foreach v_key in array array['left_node', 'right_node', 'condition_node'] loop
-    v_value := p_node -> v_key;
-    if json_typeof(v_value) <> 'null' then
-      v_text := v_text || ',' || pg_catalog.to_json(v_key)::text || ':' || df._order_node(v_value, p_path || '.' || v_key);
-    end if;
-  end loop;
-  v_value := p_node -> 'extra_nodes';
-  if json_typeof(v_value) = 'array' then
-    v_text := v_text || ',"extra_nodes":[' || (
-      select string_agg(df._order_node(x.node, p_path || '.extra_nodes'), ',' order by x.n)
-      from json_array_elements(v_value) with ordinality x(node, n)
-    ) || ']';
-  end if;
-  foreach v_key in array array['query', 'result_name'] loop
-    v_value := p_node -> v_key;
-    if json_typeof(v_value) not in ('null', 'string') then
-      raise exception 'Invalid durable function graph: %.% is not a string', p_path, v_key using errcode = 'PF101',
-        detail = jsonb_build_object('path', p_path || '.' || v_key)::text;
-    elsif json_typeof(v_value) = 'string' then
-      v_text := v_text || ',' || pg_catalog.to_json(v_key)::text || ':' || pg_catalog.to_json(v_value #>> '{}')::text;
-    end if;
-  end loop;
-  return v_text || '}';
-end $$;
-
--- JSON that is no object with a known node_type is the text of a statement, which will fail where it is run.
+-- JSON that is no object with a known node_type is the text of a statement, which will fail where it is run. Children are
+-- kept as they were written: df.start reads them.
 create or replace function df._read_envelope(p_node text)
-returns text language plpgsql immutable strict parallel safe as $$
+returns text language plpgsql immutable strict parallel safe set search_path = pg_catalog, pg_temp as $$
 declare
   v_node json;
+  v_read jsonb;
+  v_key text;
+  v_text text;
 begin
   begin
     v_node := p_node::json;
-    if json_typeof(v_node) = 'object' and json_typeof(v_node -> 'node_type') = 'string'
-      and df._is_type(v_node ->> 'node_type') then
-      return df._order_node(v_node, 'root');
-    end if;
+    v_read := p_node::jsonb;
   exception when invalid_text_representation or untranslatable_character then
     null;
   end;
-  return '{"node_type":"SQL","query":' || pg_catalog.to_json(p_node)::text || '}';
+  if jsonb_typeof(v_read -> 'node_type') is distinct from 'string' then
+    return df.sql(p_node);
+  elsif df._misfit(v_read) is not null then
+    raise exception 'Invalid Durofut JSON: failed to deserialize workflow step: %', df._misfit(v_read) using errcode = 'PF101',
+      detail = jsonb_build_object('path', 'root', 'problem', df._misfit(v_read))::text;
+  elsif not df._is_type(v_read ->> 'node_type') then
+    return df.sql(p_node);
+  end if;
+  v_text := '{"node_type":"' || (v_node ->> 'node_type') || '"';
+  foreach v_key in array array['left_node', 'right_node', 'condition_node', 'extra_nodes', 'query', 'result_name'] loop
+    if json_typeof(v_node -> v_key) = 'array' then
+      v_text := v_text || ',"' || v_key || '":[' || coalesce((
+        select string_agg(x.node::text, ',' order by x.n) from json_array_elements(v_node -> v_key) with ordinality x(node, n)
+      ), '') || ']';
+    elsif json_typeof(v_node -> v_key) = 'string' then
+      v_text := v_text || ',"' || v_key || '":' || to_json(v_node ->> v_key)::text;
+    elsif json_typeof(v_node -> v_key) = 'object' then
+      v_text := v_text || ',"' || v_key || '":' || (v_node -> v_key)::text;
+    end if;
+  end loop;
+  return v_text || '}';
 end $$;
 
 -- A node whose configuration is a JSON text inside the JSON.

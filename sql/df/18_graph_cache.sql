@@ -1,8 +1,8 @@
 -- Graphs that somebody starts again and again, as the text that they are: checking and flattening one is a third of what
--- its start costs, so what came of it is remembered, with numbers in the place of ids. Only df._begin looks here.
---   _node_id   the id of node n of an instance: distinct among the 2^32 without a look-up
---   _remember  called for one unknown graph of 64, so that the others, which may all differ, cost next to nothing
--- A remembered graph is forgotten after an hour (60_prune.sql); one that is in use is soon known again.
+-- its start costs, so what came of it is cached, with numbers in the place of ids. Only df._begin looks here.
+--   _node_id      the id of node n of an instance: distinct among the 2^32 without a look-up
+--   _cache_graph  called for one graph of 64 that are not cached, so that the others, which may all differ, cost little
+-- A cached graph is dropped after an hour (60_prune.sql); one that is in use is soon cached again.
 
 create or replace function df._node_id(p_base bigint, p_n bigint)
 returns text language sql immutable parallel safe as $$
@@ -10,15 +10,13 @@ returns text language sql immutable parallel safe as $$
 $$;
 
 -- The lock is only tried: nobody may wait here for the end of somebody else's transaction.
-create or replace function df._remember(p_hash bytea, p_nodes df._template_nodes[])
+create or replace function df._cache_graph(p_hash bytea, p_nodes df._template_nodes[])
 returns void language plpgsql as $$
 begin
   if cardinality(p_nodes) > 500 or not pg_try_advisory_xact_lock(1885824888, hashtext(p_hash::text)) then
     return;
   end if;
-  insert into df._graphs (hash, calls_http)
-  select p_hash, bool_or(n.node_type in ('HTTP', 'HTTP_MULTIPART')) from unnest(p_nodes) n
-  on conflict (hash) do nothing;
+  insert into df._graphs (hash) values (p_hash) on conflict (hash) do nothing;
   if not found then
     return;
   end if;
@@ -28,7 +26,7 @@ begin
     array_position(ids, (a.refers ->> 'condition_node')::varchar) - 1,
     (select array_agg(array_position(ids, x.id::varchar) - 1 order by x.at)
       from jsonb_array_elements_text(a.refers -> 'extra_nodes') with ordinality x(id, at))
-  from (select array_agg(u.id) as ids from unnest(p_nodes) u) known,
+  from (select array_agg(u.id) as ids from unnest(p_nodes) u) graph,
     (
       select (u.n - 1)::integer as n, u.node_type, u.query, u.result_name, u.left_node, u.right_node,
         case when u.node_type in ('IF', 'LOOP', 'JOIN') and u.query ~ '^\{"(condition_node|extra_nodes)":' then u.query::jsonb end as refers

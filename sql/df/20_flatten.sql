@@ -1,12 +1,51 @@
 -- From the text of a graph to its nodes, and what a node must look like to be run.
+--   _read_graph                               the text as JSON
 --   _flatten → _check_node → _is_configured   a graph as rows; _bad_graph raises what is wrong with it
---   _prepare → _flatten                       a registered graph, flattened once and for ever
+--   _prepare → _read_graph, _flatten          a registered graph, flattened once and for ever
 
 create or replace function df._bad_graph(p_path text, p_problem text)
 returns void language plpgsql immutable as $$
 begin
   raise exception 'Invalid durable function graph: %: %', p_path, p_problem using errcode = 'PF101',
     detail = jsonb_build_object('path', p_path, 'problem', p_problem)::text;
+end $$;
+
+create or replace function df._too_large(p_path text, p_problem text, p_field text, p_limit integer)
+returns void language plpgsql immutable as $$
+begin
+  raise exception 'Invalid durable function graph: %: %', regexp_replace(p_path, '^(.{40}).+$', '\1…'), p_problem using errcode = 'PF103',
+    detail = jsonb_build_object('field', p_field, 'limit', p_limit)::text,
+    hint = 'balance long sequences, loop over the data, or start parts as instances of their own';
+end $$;
+
+-- Text that is not an envelope is a statement.
+create or replace function df._read_graph(p_graph text)
+returns jsonb language plpgsql immutable as $$
+declare
+  v_node jsonb;
+begin
+  begin
+    if ltrim(left(p_graph, 100), E' \t\r\n') like '{%' then
+      v_node := p_graph::jsonb;
+    end if;
+  exception
+    when statement_too_complex then
+      perform df._too_large('root', 'Graph exceeds maximum nesting depth of 256', 'depth', 256);
+    when invalid_text_representation or untranslatable_character then
+      if left(p_graph, 31) ~ '^\{"node_type":"[A-Z_]+"[,}]' then
+        perform df._bad_graph('root', sqlerrm);
+      end if;
+  end;
+  if jsonb_typeof(v_node -> 'node_type') is distinct from 'string' then
+    return df._envelope(p_graph)::jsonb;
+  elsif not df._is_type(v_node ->> 'node_type') then
+    raise exception 'Invalid durable function: %', df._unknown_type(v_node ->> 'node_type') using errcode = 'PF101',
+      detail = jsonb_build_object('path', 'root', 'node_type', v_node -> 'node_type')::text;
+  elsif df._misfit(v_node) is not null then
+    raise exception 'Invalid durable function: Malformed Durofut JSON with node_type ''%'': %', v_node ->> 'node_type', df._misfit(v_node)
+      using errcode = 'PF101', detail = jsonb_build_object('path', 'root', 'problem', df._misfit(v_node))::text;
+  end if;
+  return v_node;
 end $$;
 
 -- True where the JSON text of a node that somebody may have written by hand says what an engine needs.
@@ -17,8 +56,8 @@ declare
 begin
   v_spec := p_query::json;
   return json_typeof(v_spec) = 'object' and case
-    when p_type = 'IF' then v_spec ->> 'condition_type' = 'result_has_rows' and json_typeof(v_spec -> 'result_name') = 'string'
-      and v_spec -> 'condition_node' is null and v_spec -> 'extra_nodes' is null
+    when p_type = 'IF' then v_spec -> 'condition_type' is null
+      or (v_spec ->> 'condition_type' = 'result_has_rows' and json_typeof(v_spec -> 'result_name') = 'string')
     when p_type = 'SIGNAL' then v_spec ->> 'signal_name' <> '' and json_typeof(v_spec -> 'signal_name') = 'string'
       and coalesce(json_typeof(v_spec -> 'timeout_seconds') in ('number', 'null'), true)
       and coalesce((v_spec ->> 'timeout_seconds')::numeric between 0 and 1e12, true)
@@ -36,45 +75,66 @@ exception when data_exception then
   return false;
 end $$;
 
--- What a node must look like to be run; children are counted by the caller.
+-- What a node must look like to be run; children are counted by the caller: L, R, C for a condition, E for an extra one.
 create or replace function df._check_node(p_path text, p_type text, p_query text, p_name text, p_children text)
 returns void language plpgsql immutable as $$
+declare
+  v_config jsonb;
 begin
+  if p_children like '%C%' and p_type not in ('IF', 'LOOP') then
+    perform df._bad_graph(p_path, format('condition_node is not valid for %s nodes', p_type));
+  elsif p_children like '%E%' and p_type <> 'JOIN' then
+    perform df._bad_graph(p_path, format('extra_nodes is not valid for %s nodes', p_type));
+  elsif p_query is not null and p_type in ('THEN', 'RACE') then
+    perform df._bad_graph(p_path, p_type || ' has no query');
+  elsif p_query is not null and p_type in ('IF', 'LOOP', 'JOIN') then
+    begin
+      v_config := p_query::jsonb;
+    exception when data_exception then
+      perform df._bad_graph(p_path, format('query in %s must be valid JSON config: %s; condition_node and extra_nodes are '
+        'first-class fields of the node', p_type, sqlerrm));
+    end;
+    if v_config ? (case p_type when 'JOIN' then 'extra_nodes' else 'condition_node' end) then
+      perform df._bad_graph(p_path, format('%s in %s must be a first-class Durofut field, not embedded in query',
+        case p_type when 'JOIN' then 'extra_nodes' else 'condition_node' end, p_type));
+    elsif jsonb_typeof(v_config) <> 'object' then
+      perform df._bad_graph(p_path, format('query in %s must be a JSON config object', p_type));
+    end if;
+  end if;
   if p_children !~ (case
     when p_type in ('THEN', 'RACE') then '^LR$'
     when p_type = 'JOIN' then '^LRE*$'
-    when p_type = 'IF' and p_query is null then '^LRC$'
-    when p_type = 'IF' then '^LR$'
+    when p_type = 'IF' and v_config ? 'condition_type' then '^LR$'
+    when p_type = 'IF' then '^LRC$'
     when p_type = 'LOOP' then '^LC?$'
     else '^$'
   end) then
     perform df._bad_graph(p_path, case p_type
-      when 'IF' then 'IF needs a condition and two branches'
+      when 'IF' then 'IF needs one condition and two branches'
       when 'LOOP' then 'LOOP needs a body'
       else case when p_type in ('THEN', 'JOIN', 'RACE') then p_type || ' needs two children'
         else p_type || ' has no children' end
     end);
   elsif p_query is null and p_type not in ('THEN', 'JOIN', 'RACE', 'IF', 'LOOP') then
     perform df._bad_graph(p_path, p_type || ' needs a query');
-  elsif p_query is not null and p_type in ('THEN', 'JOIN', 'RACE', 'LOOP') then
-    perform df._bad_graph(p_path, p_type || ' has no query');  -- it would name other nodes as children
   elsif p_type = 'SLEEP' and p_query !~ '^\d{1,18}$' then
     perform df._bad_graph(p_path, 'SLEEP needs a number of seconds');
   elsif p_query is not null and p_type not in ('SQL', 'SLEEP') and not coalesce(df._is_configured(p_type, p_query), false) then
     perform df._bad_graph(p_path, p_type || ' cannot be read: ' || left(p_query, 200));
   elsif p_name !~ '^[A-Za-z_][A-Za-z0-9_]*$' then
-    perform df._bad_graph(p_path, 'the result name is no identifier');
+    perform df._bad_graph(p_path, format('result name ''%s'' is not a valid identifier', p_name));
   end if;
 end $$;
 
 -- A graph as rows, the root first. jsonb is parsed once and then only copied; the stack holds disjoint parts of it.
 -- Ids: a random start, then steps of an odd number, so that they are distinct among the 2^32 without a look-up.
-create or replace function df._flatten(
-  p_graph text, p_depth integer default 256, p_nodes integer default 10000
-) returns setof df._template_nodes language plpgsql volatile as $$
+create or replace function df._flatten(p_root jsonb)
+returns setof df._template_nodes language plpgsql volatile as $$
 declare
+  c_depth constant integer := 256;
+  c_nodes constant integer := 10000;
   c_keys constant text[] := array['extra_nodes', 'right_node', 'left_node', 'condition_node'];
-  v_docs jsonb[];
+  v_docs jsonb[] := array[p_root];
   v_ids text[];
   v_depths integer[] := array[0];
   v_paths text[] := array['root'];
@@ -92,11 +152,6 @@ declare
   v_condition text;
   v_node df._template_nodes;
 begin
-  begin
-    v_docs[1] := df._envelope(p_graph)::jsonb;
-  exception when invalid_text_representation or untranslatable_character then
-    perform df._bad_graph('root', sqlerrm);
-  end;
   v_ids[1] := df._node_id(v_base, 0);
   while v_top > 0 loop
     v_doc := v_docs[v_top];
@@ -104,14 +159,15 @@ begin
     v_path := v_paths[v_top];
     v_node.id := v_ids[v_top];
     v_top := v_top - 1;
-    if v_depth > p_depth then
-      raise exception 'Graph exceeds maximum nesting depth of %', p_depth using errcode = 'PF103',
-        detail = jsonb_build_object('field', 'depth', 'limit', p_depth)::text,
-        hint = 'balance long sequences, or start parts as instances of their own';
+    if v_depth > c_depth then
+      perform df._too_large(v_path, format('Graph exceeds maximum nesting depth of %s', c_depth), 'depth', c_depth);
+    end if;
+    if df._misfit(v_doc) is not null then
+      perform df._bad_graph(v_path, case when v_depth > 0 then 'failed to deserialize Durofut child: ' else '' end || df._misfit(v_doc));
     end if;
     v_node.node_type := v_doc ->> 'node_type';
-    if jsonb_typeof(v_doc) <> 'object' or not df._is_type(v_node.node_type) then
-      perform df._bad_graph(v_path, 'not a node');
+    if not df._is_type(v_node.node_type) then
+      perform df._bad_graph(v_path, df._unknown_type(v_node.node_type));
     end if;
     v_node.query := v_doc ->> 'query';
     v_node.result_name := v_doc ->> 'result_name';
@@ -131,7 +187,7 @@ begin
           v_docs[v_top] := v_child -> n;
           v_ids[v_top] := v_id;
           v_depths[v_top] := v_depth + 1;
-          v_paths[v_top] := v_path || '.extra';
+          v_paths[v_top] := v_path || '.extra_nodes[' || n || ']';
           v_extra := v_id || v_extra;
           v_children := 'E' || v_children;
         end loop;
@@ -142,7 +198,7 @@ begin
         v_docs[v_top] := v_child;
         v_ids[v_top] := v_id;
         v_depths[v_top] := v_depth + 1;
-        v_paths[v_top] := v_path || '.' || split_part(v_key, '_', 1);
+        v_paths[v_top] := v_path || '.' || case v_key when 'condition_node' then v_key else split_part(v_key, '_', 1) end;
         case v_key
           when 'right_node' then v_node.right_node := v_id; v_children := 'R' || v_children;
           when 'left_node' then v_node.left_node := v_id; v_children := 'L' || v_children;
@@ -150,10 +206,8 @@ begin
         end case;
       end if;
     end loop;
-    if v_count > p_nodes then
-      raise exception 'Graph exceeds maximum of % nodes', p_nodes using errcode = 'PF103',
-        detail = jsonb_build_object('field', 'nodes', 'limit', p_nodes)::text,
-        hint = 'start parts as instances of their own, or loop over the data';
+    if v_count > c_nodes then
+      perform df._too_large(v_path, format('Workflow exceeds maximum node count of %s', c_nodes), 'nodes', c_nodes);
     end if;
     perform df._check_node(v_path, v_node.node_type, v_node.query, v_node.result_name, v_children);
     if v_condition is not null then
@@ -175,10 +229,8 @@ begin
   if exists (select from df._templates t where t.hash = v_hash) then
     return v_hash;
   end if;
-  select array_agg(f.*) into v_nodes from df._flatten(p_graph) f;
-  insert into df._templates (hash, root_node, calls_http)
-  select v_hash, v_nodes[1].id, bool_or(n.node_type in ('HTTP', 'HTTP_MULTIPART')) from unnest(v_nodes) n
-  on conflict do nothing;
+  select array_agg(f.*) into v_nodes from df._flatten(df._read_graph(p_graph)) f;
+  insert into df._templates (hash, root_node) values (v_hash, v_nodes[1].id) on conflict do nothing;
   if found then
     insert into df._template_nodes (hash, id, node_type, query, result_name, left_node, right_node)
     select v_hash, n.id, n.node_type, n.query, n.result_name, n.left_node, n.right_node from unnest(v_nodes) n;

@@ -2,7 +2,7 @@
 -- the one that says who the caller is. The trigger there does the work as the owner: a SECURITY DEFINER function could
 -- not know its caller's current_user. The table stays empty.
 --   start → df._submissions → _submit → _begin → _flatten (or what was kept of the graph), _enter
---   _check_submitter, _check_database, _check_calls   whether the role may
+--   _check_submitter, _check_database   whether the role may
 
 -- Who may start: a role that an engine can log in as, and not one that may do everything.
 create or replace function df._check_submitter(p_role oid)
@@ -31,15 +31,6 @@ begin
       detail = jsonb_build_object('field', 'database')::text;
   elsif not has_database_privilege(p_role, p_database, 'connect') then
     raise exception 'role % may not connect to database "%"', pg_get_userbyid(p_role), p_database using errcode = '42501';
-  end if;
-end $$;
-
-create or replace function df._check_calls(p_role oid)
-returns void language plpgsql stable as $$
-begin
-  if not has_function_privilege(p_role, 'df.http(text,text,text,jsonb,integer)', 'execute') then
-    raise exception 'role % may not call over HTTP', pg_get_userbyid(p_role) using errcode = '42501',
-      hint = 'df.grant_usage(role, include_http => true) allows it';
   end if;
 end $$;
 
@@ -77,9 +68,8 @@ declare
   v_hash constant bytea := sha256(convert_to(p_envelope, 'UTF8'));
   v_base constant bigint := trunc(random() * 4294967296);
   v_prepared boolean;
-  v_known boolean;
+  v_cached boolean;
   v_root text;
-  v_http boolean;
   v_nodes df._template_nodes[];
   v_id text;
 begin
@@ -89,27 +79,23 @@ begin
   end if;
   -- a root that is that of a prepared graph would say that this is one
   select t.hash is not null, g.hash is not null and not exists (select from df._templates o where o.root_node = r.id),
-    coalesce(t.root_node, r.id), coalesce(t.calls_http, g.calls_http)
-  into v_prepared, v_known, v_root, v_http
+    coalesce(t.root_node, r.id)
+  into v_prepared, v_cached, v_root
   from (select df._node_id(v_base, 0) as id) r
   left join df._templates t on t.hash = v_hash
   left join df._graphs g on g.hash = v_hash;
-  if not (v_prepared or v_known) then
+  if not (v_prepared or v_cached) then
     loop
-      select array_agg(f.*), bool_or(f.node_type in ('HTTP', 'HTTP_MULTIPART')) into v_nodes, v_http
-      from df._flatten(p_envelope) f;
+      select array_agg(f.*) into v_nodes from df._flatten(df._read_graph(p_envelope)) f;
       v_root := v_nodes[1].id;
       exit when not exists (select from df._templates t where t.root_node = v_root);
     end loop;
     if random() < 1 / 64.0 then
-      perform df._remember(v_hash, v_nodes);
+      perform df._cache_graph(v_hash, v_nodes);
     end if;
   end if;
-  if v_http then
-    perform df._check_calls(p_role);
-  end if;
   v_id := df._enter(p_id, case when v_prepared then v_hash end, v_root, p_label, p_database, p_role);
-  if v_known then
+  if v_cached then
     insert into df.nodes (id, instance_id, node_type, query, result_name, left_node, right_node, submitted_by, database)
     select df._node_id(v_base, g.n), v_id, g.node_type,
       case

@@ -25,12 +25,20 @@ returns bigint language sql stable set search_path = pg_catalog, pg_temp as $$
   where root.instance_id = p_instance and root.id = p_root and root.node_type = 'LOOP'
 $$;
 
+-- An engine that has claimed an instance writes that it runs only where the run takes a while: claimed is running.
+create or replace function df._status(p_instance df.instances)
+returns text language sql stable set search_path = pg_catalog, pg_temp as $$
+  select case when p_instance.status <> 'pending' then p_instance.status
+    when exists (select from df._work w where w.instance_id = p_instance.id and w.owner is not null) then 'running'
+    else 'pending' end
+$$;
+
 create or replace function df._function_name()
 returns text language sql immutable parallel safe as $$ select 'execute_graph'::text $$;
 
 create or replace function df.status(instance_id text)
 returns text language sql volatile set search_path = pg_catalog, pg_temp as $$
-  select i.status from df.instances i where i.id = $1
+  select df._status(i) from df.instances i where i.id = $1
 $$;
 
 create or replace function df.result(instance_id text)
@@ -81,7 +89,7 @@ returns table (
   instance_id text, label text, function_name text, function_version text, current_execution_id bigint,
   status text, output text
 ) language sql volatile set search_path = pg_catalog, pg_temp as $$
-  select i.id::text, i.label, df._function_name(), df.version(), df._execution(i.id, i.root_node), i.status,
+  select i.id::text, i.label, df._function_name(), df.version(), df._execution(i.id, i.root_node), df._status(i),
     df._output(i.id, i.root_node, i.status)
   from df.instances i where i.id = $1
 $$;
@@ -89,8 +97,14 @@ $$;
 -- Earlier executions of a root loop have left nothing but their number.
 create or replace function df.instance_executions(instance_id text, limit_count integer default 5)
 returns table (execution_id bigint, status text, event_count bigint, duration_ms bigint, output text)
-language sql volatile set search_path = pg_catalog, pg_temp as $$
-  select x.n, case when x.n < e.newest then 'ContinuedAsNew' else initcap(i.status) end,
+language plpgsql volatile strict set search_path = pg_catalog, pg_temp as $$
+begin
+  if limit_count < 1 then
+    raise exception 'df.instance_executions: limit_count must be at least 1' using errcode = 'PF104',
+      detail = jsonb_build_object('field', 'limit_count', 'expected', 'at least 1')::text;
+  end if;
+  return query
+  select x.n, case when x.n < e.newest then 'ContinuedAsNew' else initcap(df._status(i)) end,
     (
       select count(*) from df.nodes n
       where n.instance_id = i.id and split_part(n.status_details ->> 'execution_id', '::', 2) = x.n::text
@@ -101,6 +115,6 @@ language sql volatile set search_path = pg_catalog, pg_temp as $$
     case when x.n = e.newest then df._output(i.id, i.root_node, i.status) end
   from df.instances i
   cross join lateral (select df._execution(i.id, i.root_node) as newest) e
-  cross join lateral generate_series(e.newest, greatest(e.newest - $2 + 1, 1), -1) x(n)
-  where i.id = $1
-$$;
+  cross join lateral generate_series(e.newest, greatest(e.newest - least(limit_count, 10000) + 1, 1), -1) x(n)
+  where i.id = $1;
+end $$;

@@ -1,16 +1,27 @@
 -- Reading many instances: lists and figures.
 --   list_instances → _check_limit, _page, _output
+--   metrics
 
--- One page, newest first. The statement is made for the filters that are given, so that each has its index.
+-- One page, newest first, with the status as df._status tells it. The statement is made for the filters that are given, so
+-- that each has its index.
 create or replace function df._page(
   p_status text, p_limit integer, p_label text, p_at timestamptz default null, p_after text default null
 ) returns setof df.instances language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+  c_rows constant text := '(select i.id, i.label, i.root_node, df._status(i), i.submitted_by, i.database, i.created_at, '
+    'i.updated_at, i.completed_at from df.instances i where %s order by i.created_at desc, i.id limit $5)';
+  v_others constant text := concat(
+    case when p_label is not null then ' and i.label = $2' end,
+    case when p_at is not null then ' and i.created_at <= $3 and (i.created_at < $3 or i.id > $4)' end);
+  c_claimed constant text := '(select w.instance_id from df._work w where w.owner is not null)';
 begin
-  return query execute 'select * from df.instances i where true'
-    || case when p_status is not null then ' and i.status = $1' else '' end
-    || case when p_label is not null then ' and i.label = $2' else '' end
-    || case when p_at is not null then ' and i.created_at <= $3 and (i.created_at < $3 or i.id > $4)' else '' end
-    || ' order by i.created_at desc, i.id limit $5'
+  return query execute case p_status
+    when 'pending' then format(c_rows, 'i.status = $1 and i.id not in ' || c_claimed || v_others)
+    when 'running' then format(c_rows, 'i.status = $1' || v_others) || ' union all '
+      || format(c_rows, 'i.status = ''pending'' and i.id in ' || c_claimed || v_others)
+      || ' order by created_at desc, id limit $5'
+    else format(c_rows, case when p_status is null then 'true' else 'i.status = $1' end || v_others)
+  end
   using p_status, p_label, p_at, p_after, p_limit;
 end $$;
 

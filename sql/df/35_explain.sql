@@ -1,5 +1,6 @@
 -- df.explain draws a graph as an indented tree: of an instance with a mark per node, of an expression its shape.
---   explain → _draw → _node_line
+--   explain → _explain → _explain_instance, or _evaluate, _draw_graph
+--   both → _draw → _node_line
 
 create or replace function df._status_mark(p_status text)
 returns text language sql immutable parallel safe as $$
@@ -24,10 +25,10 @@ begin
     when 'SQL' then 'SQL: ' || coalesce(regexp_replace(btrim(p_query, E' \t\r\n'), '\s+', ' ', 'g'), '')
     when 'SLEEP' then 'SLEEP ' || coalesce(p_query, '?') || 's'
     when 'JOIN' then 'JOIN (' || p_arms || ')'
-    when 'LOOP' then case when v_config ? 'condition_node' then 'LOOP (while)' else 'LOOP' end
+    when 'LOOP' then case when v_config ? 'condition_node' then 'LOOP (while)' else 'LOOP (infinite)' end
     when 'IF' then case when v_config ? 'condition_type' then 'IF rows of ''' || (v_config ->> 'result_name') || '''' else 'IF' end
-    when 'BREAK' then 'BREAK' || coalesce(' ' || (v_config ->> 'break_value'), '')
-    when 'WAIT_SCHEDULE' then 'WAIT_SCHEDULE ''' || coalesce(v_config ->> 'cron_expr', '?') || ''''
+    when 'BREAK' then 'BREAK' || coalesce(' ''' || (v_config ->> 'break_value') || '''', '')
+    when 'WAIT_SCHEDULE' then 'WAIT ''' || coalesce(v_config ->> 'cron_expr', '?') || ''''
     when 'SIGNAL' then 'SIGNAL ''' || coalesce(v_config ->> 'signal_name', '?') || ''''
       || coalesce(' (' || (v_config ->> 'timeout_seconds') || 's)', '')
     when 'HTTP' then 'HTTP ' || coalesce(v_config ->> 'method', '?') || ' ' || coalesce(v_config ->> 'url', '?')
@@ -109,31 +110,87 @@ begin
   );
 end $$;
 
-create or replace function df.explain(input text)
+-- A graph that is not started, from its JSON; an error in it is the answer.
+create or replace function df._draw_graph(p_graph jsonb)
+returns text language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+begin
+  return (
+    select df._draw(jsonb_object_agg(f.id, jsonb_build_array(f.node_type, f.query, f.result_name, f.left_node, f.right_node, '')),
+      (array_agg(f.id))[1])
+    from df._flatten(p_graph) f
+  );
+exception when sqlstate 'PF101' or sqlstate 'PF103' then
+  return sqlerrm;
+end $$;
+
+-- The node that an expression builds, as the caller under the caller's search path; the operators are found in any case.
+-- Stable, so that the text cannot be a statement that changes something.
+create or replace function df._evaluate(p_expression text, p_path text)
+returns text language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+  v_node text;
+begin
+  perform set_config('search_path', concat_ws(', ', nullif(p_path, ''), (
+    select quote_ident(n.nspname) from pg_operator o join pg_namespace n on n.oid = o.oprnamespace
+    where o.oprcode = 'df.seq'::regproc limit 1)), true);
+  execute format(E'select (%s\n)::text', p_expression) into v_node;
+  return v_node;
+end $$;
+
+create or replace function df._explain_instance(p_id text)
 returns text language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 declare
   v_instance df.instances;
   v_nodes jsonb;
-  v_root text;
   v_output text;
 begin
-  if input is null then
-    return null;
-  elsif input !~ '^[0-9a-f]{8}$' then
-    select jsonb_object_agg(f.id, jsonb_build_array(f.node_type, f.query, f.result_name, f.left_node, f.right_node, '')),
-      (array_agg(f.id))[1]
-    into v_nodes, v_root from df._flatten(input, 2147483647, 2147483647) f;
-    return df._draw(v_nodes, v_root);
-  end if;
-  select * into v_instance from df.instances i where i.id = input;
+  select * into v_instance from df.instances i where i.id = p_id;
   if not found then
-    return format('Instance ''%s'' not found', input);
+    return format('Instance ''%s'' not found', p_id);
   end if;
   select jsonb_object_agg(n.id,
     jsonb_build_array(n.node_type, n.query, n.result_name, n.left_node, n.right_node, s.inferred_status))
-  into v_nodes from df._seen(input) s join df._nodes(input) n on n.id = s.id;
-  v_output := df._output(input, v_instance.root_node, v_instance.status);
-  return format('Instance: %s', input) || coalesce(' (' || v_instance.label || ')', '')
-    || E'\nStatus:   ' || df._status_mark(v_instance.status)
+  into v_nodes from df._seen(p_id) s join df._nodes(p_id) n on n.id = s.id;
+  v_output := df._output(p_id, v_instance.root_node, v_instance.status);
+  return format('Instance: %s', p_id) || coalesce(' (' || v_instance.label || ')', '')
+    || E'\nStatus:   ' || df._status_mark(df._status(v_instance))
     || coalesce(E'\nOutput:   ' || v_output, '') || E'\n\n' || df._draw(v_nodes, v_instance.root_node);
+end $$;
+
+-- An id, the JSON of a graph, a statement, or an expression that builds a graph.
+create or replace function df._explain(p_input text, p_path text)
+returns text language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+declare
+  c_before constant text := '^(--[^\n]*\n|/\*.*?\*/|[\s(])*';  -- comments, spaces, parentheses
+  v_graph jsonb;
+  v_node text;
+begin
+  if p_input ~ '^[0-9a-fA-F]{8}$' then
+    return df._explain_instance(p_input);
+  elsif p_input like '{%' then
+    begin
+      v_graph := p_input::jsonb;
+    exception
+      when invalid_text_representation or untranslatable_character then null;
+      when statement_too_complex then return 'Invalid durable function graph: root: Graph exceeds maximum nesting depth of 256';
+    end;
+    if v_graph ? 'node_type' then
+      return df._draw_graph(v_graph);
+    end if;
+  end if;
+  if p_input ~* (c_before || '(select|with|values|table|insert|update|delete|merge|create|alter|drop|call|do|truncate|grant|revoke'
+    '|explain|analyze|vacuum|refresh|reindex|cluster|comment|copy|set|reset|show|lock|notify|listen|unlisten|execute)\M') then
+    return df._draw_graph(jsonb_build_object('node_type', 'SQL', 'query', p_input));
+  elsif p_input !~* ('~>|\|=>|\?>|!>|@>|\mdf\s*\.|' || c_before || '(e?''|\$)') then
+    return E'Cannot explain input: not a valid Durofut JSON, instance ID, SQL statement, or DSL expression.\n'
+      'Hint: DSL expressions use df.*() functions and operators like ~>, |=>, &, |.';
+  end if;
+  v_node := df._evaluate(rtrim(p_input, E'; \t\r\n'), p_path);
+  return case when v_node is null then 'Expression returned NULL' else df._draw_graph(df._read_graph(v_node)) end;
+end $$;
+
+create or replace function df.explain(input text)
+returns text language plpgsql volatile strict as $$
+begin
+  return df._explain(pg_catalog.btrim(input, E' \t\r\n'), pg_catalog.current_setting('search_path'));
 end $$;

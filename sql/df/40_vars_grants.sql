@@ -7,7 +7,7 @@ begin
   perform df._inside('setvar', 'set variables before starting the workflow');
   insert into df.vars as v (name, value, owner) values ($1, $2, quote_ident(current_user)::regrole)
   on conflict on constraint vars_pkey do update set value = excluded.value;
-  return 'OK';
+  return df._no_step('df.setvar', 'OK');
 end $$;
 
 create or replace function df.getvar(name text)
@@ -20,7 +20,7 @@ returns text language plpgsql volatile strict set search_path = pg_catalog, pg_t
 begin
   perform df._inside('unsetvar', 'set variables before starting the workflow');
   delete from df.vars v where v.owner = quote_ident(current_user)::regrole and v.name = $1;
-  return 'OK';
+  return df._no_step('df.unsetvar', 'OK');
 end $$;
 
 create or replace function df.clearvars()
@@ -28,7 +28,7 @@ returns text language plpgsql volatile set search_path = pg_catalog, pg_temp as 
 begin
   perform df._inside('clearvars', 'set variables before starting the workflow');
   delete from df.vars v where v.owner = quote_ident(current_user)::regrole;
-  return 'OK';
+  return df._no_step('df.clearvars', 'OK');
 end $$;
 
 -- What PUBLIC may execute: building, starting, reading, cancelling, and what an engine calls when it is logged in as a
@@ -39,9 +39,9 @@ returns boolean language sql immutable as $$
   select p_function not in ('http', 'http_multipart', 'grant_usage', 'revoke_usage', 'metrics') and (
     p_function !~ '^_'
     or p_function in (
-      '_is_type', '_envelope', '_order_node', '_read_envelope', '_configured', '_check_call', '_is_cron', '_compact',
+      '_is_type', '_unknown_type', '_misfit', '_no_step', '_check_step', '_envelope', '_read_envelope', '_read_graph', '_too_large', '_configured', '_check_call', '_is_cron', '_compact',
       '_inside', '_if_then', '_else', '_loop_forever', '_bad_graph', '_check_node', '_is_configured', '_node_id', '_flatten',
-      '_output', '_execution', '_function_name', '_prepared', '_nodes', '_seen', '_page', '_check_limit', '_status_mark', '_node_line', '_draw',
+      '_output', '_execution', '_function_name', '_prepared', '_nodes', '_seen', '_page', '_check_limit', '_status_mark', '_node_line', '_draw', '_draw_graph', '_evaluate', '_explain', '_explain_instance', '_status',
       '_privileges', '_grantee', '_begin_sealed', '_run', '_once', '_checkpoint', '_complete', '_fence'
     )
   )

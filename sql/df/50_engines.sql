@@ -45,7 +45,7 @@ exception when insufficient_privilege then
   return pg_postmaster_start_time();  -- some hosts keep it to themselves
 end $$;
 
--- Frees what these engines hold; a locked row waits for the next time. p_died: they did not end in order, which one of
+-- Frees what these engines hold; a locked row waits for the next time. What they held stays running (df._status). p_died: they did not end in order, which one of
 -- their runs may have caused. So a death counts against the runs that the engine had taken within its last minute
 -- and that have come no further since the death before. _claim hands out runs with two deaths or more with care, so
 -- that the culprit is soon alone when it kills: then the fifth death, or a later one, fails it. Where the server
@@ -80,6 +80,8 @@ begin
       progress = case when j.blamed then j.at else w.progress end
     from judged j where w.instance_id = j.instance_id
     returning w.instance_id::text, j.hopeless
+  ), begun as (
+    update df.instances i set status = 'running' from freed f where i.id = f.instance_id and i.status = 'pending'
   )
   select count(*), array_agg(f.instance_id order by f.instance_id) filter (where f.hopeless)
   into v_freed, v_hopeless from freed f;

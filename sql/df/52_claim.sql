@@ -4,12 +4,13 @@
 
 -- By the statement's time: a function that may change in mid-statement, such as clock_timestamp(), cannot bound an
 -- index scan, and all that sleep would be looked at.
+--   calls      the types of nodes that the role may call over HTTP with
 -- p_promise: the engine looks again within 60 ms, as long as it lives. Claims are committed asynchronously, but for those of
 -- runs that something went wrong with: if one of them takes everything down at once, it must be known who had it.
 create or replace function df._claim(p_engine uuid, p_limit integer, p_promise boolean default false)
 returns table (
   instance_id text, token uuid, label text, role text, root_node text, template bytea,
-  vars jsonb, state text, database text
+  vars jsonb, state text, database text, calls text[]
 ) language sql set search_path = pg_catalog, pg_temp as $$
   with promise as (
     insert into df._awake (engine, until) select p_engine, clock_timestamp() + interval '60 ms' where p_promise
@@ -44,7 +45,11 @@ returns table (
     returning w.instance_id, w.token, w.template, w.vars, due.state, w.failures
   )
   select t.instance_id::text, t.token, i.label, r.rolname::text, i.root_node::text, t.template,
-    t.vars, t.state, i.database
+    t.vars, t.state, i.database, array_remove(array[
+      case when has_function_privilege(r.oid, 'df.http(text,text,text,jsonb,integer)'::regprocedure, 'execute') then 'HTTP' end,
+      case when has_function_privilege(r.oid, 'df.http_multipart(text,text,jsonb,jsonb,integer)'::regprocedure, 'execute')
+        then 'HTTP_MULTIPART' end
+    ], null)
   from taken t
   join df.instances i on i.id = t.instance_id
   left join pg_roles r on r.oid = i.submitted_by
@@ -104,9 +109,10 @@ begin
   where w.instance_id = p_instance
     and (w.token = p_token or (p_reason is not null and w.owner is null and w.blamed is distinct from p_token))
   returning w.failures into v_failures;
+  update df.instances i set status = 'running' where i.id = p_instance and i.status = 'pending' and v_failures is not null;
   if v_failures >= 5 and p_reason is not null then
     perform df._give_up(p_instance, p_reason);
-  elsif found then
+  elsif v_failures is not null then
     perform pg_notify('df_work', '');
   end if;
 end $$;

@@ -59,6 +59,11 @@ class Played:
         return str(node["query"] if node["node_type"] in ("SQL", "SLEEP") else node["node_type"])
 
 
+def literal(text: str) -> str:
+    """A text as an SQL expression."""
+    return "'" + text.replace("'", "''") + "'"
+
+
 async def start(conn: Connection, flow: str, label: str | None = None) -> str:
     """Starts what an SQL expression gives; its id."""
     found: str = await conn.fetchval(f"select df.start({flow}, $1)", label)

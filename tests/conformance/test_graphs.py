@@ -66,7 +66,8 @@ async def test_what_is_no_node_is_a_statement(user: Connection, text: str) -> No
     [
         '{"query": 5, "node_type": "SQL"}',
         '{"left_node": "select 1", "node_type": "THEN"}',
-        '{"left_node": {"node_type": "NOPE"}, "node_type": "THEN"}',
+        '{"node_type": "JOIN", "extra_nodes": ["00000000"]}',
+        '{"node_type": "IF", "condition_node": "00000000"}',
     ],
 )
 async def test_a_node_that_cannot_be_read_is_refused(user: Connection, text: str) -> None:
@@ -141,7 +142,8 @@ async def test_schedules_are_checked(user: Connection, expression: str, *, valid
         ('{"node_type":"SQL","query":"x","result_name":"1x"}', "root"),
         ('{"node_type":"SQL","query":"\\u0000"}', "root"),
         (then(LEAF, then('{"node_type":"NOPE"}', LEAF)), "root.right.left"),
-        (then("5", LEAF), "root.left"),
+        (then(LEAF, then("5", LEAF)), "root.right"),
+        (then("5", LEAF), "root"),
     ],
 )
 async def test_a_bad_graph_is_refused_with_its_place(

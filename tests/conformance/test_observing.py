@@ -208,7 +208,7 @@ async def test_the_right_side_of_a_failed_sequence_is_skipped(actor: Connection)
         ("df.loop('a', 'b')", ["LOOP (while)", "while:", "SQL: b"]),
         ("df.loop(df.break('x'))", ["LOOP", "body:", "BREAK"]),
         ("df.if_rows('r', 'a', 'b')", ["IF", "then:", "else:"]),
-        ("df.wait_for_schedule('* * * * *')", ["WAIT_SCHEDULE '* * * * *'"]),
+        ("df.wait_for_schedule('* * * * *')", ["WAIT '* * * * *'"]),
         ("df.wait_for_signal('s', 5)", ["SIGNAL 's'", "5s"]),
         ("df.http('http://h/p', 'get')", ["HTTP GET http://h/p"]),
         ("df.as('a', 'n')", ["|=> 'n'"]),
@@ -244,6 +244,37 @@ async def test_an_instance_is_drawn_with_a_mark_for_each_status(actor: Connectio
     assert "Cancelled" in await actor.fetchval("select df.explain($1)", instance)
     assert "not found" in await actor.fetchval("select df.explain('deadbeef')")
     assert (await finish(actor, instance)).output == "canceled: enough"
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+@pytest.mark.parametrize(
+    "call",
+    [
+        "instance_executions('{id}', {limit})",
+        "instance_executions('deadbeef', {limit})",
+        "list_instances(null, {limit})",
+        "list_instances(null, {limit}, null)",
+    ],
+)
+async def test_a_limit_below_one_is_an_error(actor: Connection, call: str, limit: int) -> None:
+    instance = (await play(actor, "'select 1'")).id
+    with pytest.raises(asyncpg.PostgresError, match="limit_count must be at least 1"):
+        await actor.fetch(f"select * from df.{call.format(id=instance, limit=limit)}")  # noqa: S608
+
+
+async def test_a_run_is_running_as_soon_as_it_has_done_something(actor: Connection) -> None:
+    made = "begun_" + await actor.fetchval("select left(gen_random_uuid()::text, 8)")
+    await actor.execute(f"create table corpus.{made} (n integer)")
+    instance = await start(
+        actor,
+        f"df.seq('insert into corpus.{made} values (1)', 'select pg_sleep(2)')",  # noqa: S608
+    )
+    await until(lambda: actor.fetchval(f"select n from corpus.{made}"))  # noqa: S608
+    info = "select status from df.instance_info($1)"
+    assert await actor.fetchval("select df.status($1)", instance) == "running"
+    assert await actor.fetchval(info, instance) == "running"
+    await finish(actor, instance)
+    await actor.execute(f"drop table corpus.{made}")
 
 
 async def test_what_a_server_says_of_itself(actor: Connection, stage_admin: Connection) -> None:

@@ -109,6 +109,7 @@ class Claims:
             before,
             json.loads(row["state"] or "{}"),
             row["database"],
+            frozenset(row["calls"]),
         )
 
     async def _template(self, key: bytes, root: str) -> Graph:

@@ -16,7 +16,7 @@ from aiohttp.abc import AbstractResolver
 
 from pgflows.engine.call import multipart
 from pgflows.engine.call.http11 import UNSENDABLE, Answer, Pushes, TooLarge
-from pgflows.engine.call.targets import GuardedResolver, NotPublic, Targets
+from pgflows.engine.call.targets import GuardedResolver, NotPublic, Targets, refusal
 from pgflows.engine.limiter import Gate
 from pgflows.engine.node.results import NodeFailed, Refused, Result, storable
 
@@ -93,10 +93,7 @@ class Outbound:
             await refresh()
             step = self.targets.is_step(url)
         if not step and not self.targets.is_listed(url):
-            raise Refused(
-                f"Blocked: {url} is neither a registered base URL of steps nor below a prefix of "
-                "the setting PGFLOWS_HTTP_TARGETS"
-            )
+            raise Refused(refusal(url))
         split, seconds = urlsplit(url), FIRST_PAUSE
         while True:
             try:

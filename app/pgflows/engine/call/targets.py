@@ -60,6 +60,35 @@ class Targets:
         return host in self._inner or any(base.hostname == host for base in self._bases)
 
 
+def refusal(url: str) -> str:
+    """What to tell of a URL that may not be called, in words that handlers look for."""
+    scheme, found, _ = url.partition("://")
+    if not found or scheme.lower() not in ("http", "https"):
+        return f"Blocked: unsupported URL scheme '{scheme}'. Only http and https are allowed."
+    rest = "neither a registered base URL of steps nor below a prefix of PGFLOWS_HTTP_TARGETS"
+    host = _host(url)
+    if host is None:
+        return f"Blocked: unable to extract hostname from URL {url}"
+    if _is_address(host):
+        return f"Blocked: requests to bare IP addresses are not permitted: {url} is {rest}"
+    return f"Blocked: '{host}' is not in the allowed endpoint list: {url} is {rest}"
+
+
+def _host(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return True
+
+
 def _within_any(url: str, prefixes: Iterable[SplitResult]) -> bool:
     if CONTROL.search(url):  # urlsplit takes some of these out, others keep them
         return False
@@ -141,8 +170,8 @@ class GuardedResolver(AbstractResolver):
         public = [entry for entry in found if _is_public(entry["host"])]
         if not public:
             raise NotPublic(
-                f"{host} resolves to addresses that are not public; list it as {PRIVATE}<prefix> "
-                "in PGFLOWS_HTTP_TARGETS if that is meant"
+                f"the resolved IP address for '{host}' is in a restricted range: it is not public; "
+                f"list it as {PRIVATE}<prefix> in PGFLOWS_HTTP_TARGETS if that is meant"
             )
         return public
 

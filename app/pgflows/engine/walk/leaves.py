@@ -13,7 +13,7 @@ from cronsim import CronSim
 
 from pgflows.engine.call.calls import LONGEST_PAUSE
 from pgflows.engine.node.graph import Node
-from pgflows.engine.node.results import NodeFailed, Result
+from pgflows.engine.node.results import NodeFailed, Refused, Result
 from pgflows.engine.node.substitute import in_field, in_sql, literals
 from pgflows.engine.sql.one_trip import kinds
 from pgflows.engine.sql.statements import Statement
@@ -63,6 +63,7 @@ class Leaves:
         database: str | None,
         variables: Mapping[str, str],
         before: Mapping[str, tuple[str, str, Result]],
+        calls: frozenset[str],
     ) -> None:
         self._journal = journal
         self._services = services
@@ -70,6 +71,7 @@ class Leaves:
         self._database = database
         self._variables = variables
         self._before = before
+        self._calls = calls
         self._mail: dict[str, deque[tuple[int, str]]] = {}
         self._read: set[int] = set()
         self._arrived = asyncio.Event()
@@ -166,6 +168,12 @@ class Leaves:
     # -- calls
 
     async def _call(self, node: Node, strand: Strand) -> Result:
+        if node.type not in self._calls:
+            function = f"df.{node.type.lower()}"
+            raise Refused(
+                f"Blocked: role '{self._role}' does not have EXECUTE privilege on {function}(): "
+                "df.grant_usage(role, include_http => true) gives it"
+            )
         await self._journal.flush(strand)
         key = strand.key(node)
 

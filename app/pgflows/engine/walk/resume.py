@@ -45,7 +45,6 @@ class Strand:
     late: asyncio.Future[None] | None = None
     node: Node | None = None
     last: Node | None = None
-    loop: Node | None = None
     node_since: float = 0.0
     joining: bool = False
     idle_until: float | None = None
@@ -111,9 +110,18 @@ class Journal:
 
     def remember(self, strand: Strand, section: str, key: str, value: Any) -> None:
         """Keeps a value (None: forgets it); durable with the strand's next writes."""
-        if value is None and key not in self._state.get(section, {}):
-            return
-        strand.changes.append((section, key, value))
+        strand.changes = [c for c in strand.changes if c[:2] != (section, key)]
+        if value is not None or key in self._state.get(section, {}):
+            strand.changes.append((section, key, value))
+
+    def leave(self, strand: Strand, path: str) -> None:
+        """Forgets what was remembered in an execution that is over, and in those within it."""
+        inside = (f"{path}/", f"{path}::")
+        keys = [(s, k) for s, held in self._state.items() for k in held]
+        keys += [c[:2] for c in strand.changes]
+        for section, key in keys:
+            if key.startswith(inside):
+                self.remember(strand, section, key, None)
 
     def _fold(self, strand: Strand) -> State | None:
         if not strand.changes:

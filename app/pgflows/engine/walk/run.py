@@ -22,13 +22,15 @@ from pgflows.engine.write.checkpoint import Ending, Entry, Write
 
 UNNAMED = ("SLEEP",)
 MOST_ITERATIONS = 100_000
+LOST = "Loop branch cancelled after losing RACE"
 
 
 @dataclass(frozen=True)
 class Claim:
     """What df._claim answered for one instance.
 
-    `before` holds the nodes that had ended by then; statements run in `database`, None for ours.
+    `before` holds the nodes that had ended by then; statements run in `database`, None for ours;
+    `calls` are the types of nodes that the role may call over HTTP with.
     """
 
     instance: str
@@ -40,6 +42,7 @@ class Claim:
     before: Mapping[str, tuple[str, str, Result]] = field(default_factory=dict)
     state: Mapping[str, Any] = field(default_factory=dict)
     database: str | None = None
+    calls: frozenset[str] = frozenset()
 
 
 class Run:
@@ -54,7 +57,13 @@ class Run:
             "sys_label": claim.label or "",
         }
         self._leaves = Leaves(
-            self.journal, services, claim.role, claim.database, variables, claim.before
+            self.journal,
+            services,
+            claim.role,
+            claim.database,
+            variables,
+            claim.before,
+            claim.calls,
         )
 
     @property
@@ -127,9 +136,11 @@ class Run:
         for _, own in arms:
             await own.settle()
             self._close(own, strand)
-        for n, outcome in enumerate(outcomes, 1):
+        for n, ((arm, own), outcome) in enumerate(zip(arms, outcomes, strict=True), 1):
             if isinstance(outcome, NodeFailed):
-                raise self.journal.fail(node, f"JOIN branch {n} failed: {outcome.message}", strand)
+                text = f"JOIN branch {n} failed: {outcome.message}"
+                _name_branch(arm, own, text, strand)
+                raise self.journal.fail(node, text, strand)
         for _, own in arms:
             strand.captures.update(own.captures)
         for outcome in outcomes:
@@ -155,47 +166,52 @@ class Run:
             await asyncio.gather(*tasks, return_exceptions=True)
         strand.joining = False
         winner = decided if decided is not None else first
-        for i, (_, own) in enumerate(arms):
+        for i, (arm, own) in enumerate(arms):
             await own.settle()
             if i != winner:
-                self._abandon(node, own)
+                self._abandon(node, arm, own, strand.path)
             self._close(own, strand)
         self.journal.remember(strand, "race", key, winner)
         try:
             result = tasks[first].result()
         except NodeFailed as e:
-            side = ("left", "right")[winner]
-            raise self.journal.fail(
-                node, f"RACE {side} branch failed: {e.message}", strand
-            ) from None
+            text = f"RACE {('left', 'right')[winner]} branch failed: {e.message}"
+            _name_branch(*arms[winner], text, strand)
+            raise self.journal.fail(node, text, strand) from None
         except Broken as e:
             strand.captures.update(arms[winner][1].captures)
             raise self._leaves.broken(node, e, strand) from None
         strand.captures.update(arms[winner][1].captures)
         return self.journal.complete(node, result, strand)
 
-    def _abandon(self, race: Node, own: Strand) -> None:
-        """The losing arm keeps showing what it was at; a loop in it is shown failed."""
+    def _abandon(self, race: Node, arm: Node, own: Strand, outer: str) -> None:
+        """The losing arm keeps showing what it was at; an arm that is a loop is shown failed."""
         entry = Entry(self.instance, self.journal.token)
         own.node = own.last
         self.journal.show(own, entry, top=race)
         own.writes.extend(entry.writes)
-        if own.loop is not None:
-            text = Result.of("cancelled: the other branch of the race ended first")
-            own.add(Write((own.loop.id,), "failed", text, own.path))
+        if arm.type == "LOOP":
+            scope = f"{outer}::{arm.id}::"
+            generation = own.path.removeprefix(scope).partition("::")[0]
+            own.add(Write((arm.id,), "failed", Result.of(LOST), scope + generation))
 
     # -- loops
 
     async def _loop(self, node: Node, strand: Strand) -> Result:
-        """Do-while. A root loop starts each iteration with no captures, a nested one keeps them."""
+        """Do-while. A loop that is the whole graph, or a whole arm, counts its iterations in the
+        scope that it lies in; any other has a scope of its own. The root starts each iteration
+        with no captures, all others keep them. Where it ended is remembered: a later life of the
+        run finds the nodes of its last iteration recorded, and no other.
+        """
         body, outer, key = _child(node, node.left), strand.path, strand.key(node)
         remembered = self.journal.recall("loop", key) or {}
         n = int(remembered.get("n", 1))
         strand.captures.update({k: Result(v) for k, v in remembered.get("captures", {}).items()})
         root = node is self._root
-        around, strand.loop = strand.loop, node
+        own = not (root or _is_arm(node))
+        scope = f"{outer}::{node.id}" if own else outer.rpartition("::")[0]
         while True:
-            strand.path = f"{self.instance}::{n}" if root else f"{outer}::{node.id}::{n}"
+            strand.path = f"{scope}::{n}"
             if root:
                 strand.captures.clear()
             try:
@@ -204,13 +220,14 @@ class Run:
             except Broken as e:
                 result, again = e.result, False
             except NodeFailed as e:
-                prefix = "" if root else "Loop sub-orchestration failed: "
+                prefix = "Loop sub-orchestration failed: " if own else ""
                 raise self._loop_failed(node, prefix + e.message, strand, outer) from None
             if not again:
                 break
             if n >= MOST_ITERATIONS:
                 text = f"the loop reached the limit of {MOST_ITERATIONS} iterations"
                 raise self._loop_failed(node, text, strand, outer)
+            self.journal.leave(strand, strand.path)
             n += 1
             kept = (
                 {}
@@ -219,8 +236,6 @@ class Run:
             )
             self.journal.remember(strand, "loop", key, {"n": n, "captures": kept})
             await asyncio.sleep(0)
-        strand.loop = around
-        self.journal.remember(strand, "loop", key, None)
         strand.add(Write((node.id,), "completed", result, strand.path))
         if not root:
             strand.path = outer
@@ -230,7 +245,7 @@ class Run:
 
     def _loop_failed(self, node: Node, message: str, strand: Strand, outer: str) -> NodeFailed:
         strand.add(Write((node.id,), "failed", Result.of(message), strand.path))
-        if node is not self._root:
+        if node is not self._root and not _is_arm(node):
             strand.path = outer
         rest = tuple(n.id for n in node.rising[1:])
         if rest:
@@ -262,6 +277,16 @@ async def _all(walks: list[Coroutine[Any, Any, Result]]) -> list[Outcome]:
 def _outcome(task: asyncio.Future[Result]) -> Outcome:
     error = task.exception()
     return error if isinstance(error, NodeFailed | Broken) else task.result()
+
+
+def _name_branch(arm: Node, own: Strand, text: str, strand: Strand) -> None:
+    """An arm that is a loop and failed in its first iteration shows the error of its branch."""
+    if arm.type == "LOOP" and own.path == f"{strand.path}::{arm.id}::1":
+        strand.add(Write((arm.id,), "failed", Result.of(text), own.path))
+
+
+def _is_arm(node: Node) -> bool:
+    return node.parent is not None and node.parent.type in ("JOIN", "RACE")
 
 
 def _child(parent: Node, child: Node | None) -> Node:

@@ -1,4 +1,4 @@
-"""Graphs that are started often: remembered by their text, and written as the first time."""
+"""Graphs that are started often: cached by their text, and written as the first time."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ import pytest
 from pgflows.database.connections import Connection
 from tests.conftest import Database
 
-REMEMBER = (
-    "select df._remember(sha256(convert_to($1, 'UTF8')), array_agg(f.*)) from df._flatten($1) f"
+CACHE = (
+    "select df._cache_graph(sha256(convert_to($1, 'UTF8')), array_agg(f.*)) "
+    "from df._flatten(df._read_graph($1)) f"
 )
-KNOWN = "select count(*) from df._graphs"
+CACHED = "select count(*) from df._graphs"
 GRAPHS = [
     "df.sql('select 1')",
     "df.seq('select 1', df.seq(df.as('select 2', 'a'), 'select $a'))",
@@ -51,13 +52,13 @@ async def drawn(conn: Connection, instance: str) -> tuple[list[Any], set[str]]:
 
 
 @pytest.mark.parametrize("expression", GRAPHS)
-async def test_a_remembered_graph_is_written_as_the_first_time(
+async def test_a_cached_graph_is_written_as_the_first_time(
     user: Connection, owner: Connection, expression: str
 ) -> None:
     graph = await user.fetchval(f"select df._envelope({expression})")
     first = await user.fetchval("select df.start($1)", graph)
-    await owner.execute(REMEMBER, graph)
-    assert await owner.fetchval(KNOWN) == 1
+    await owner.execute(CACHE, graph)
+    assert await owner.fetchval(CACHED) == 1
     again = [await user.fetchval("select df.start($1)", graph) for _ in range(2)]
     tree, ids = await drawn(owner, first)
     for instance in again:
@@ -69,40 +70,31 @@ async def test_a_remembered_graph_is_written_as_the_first_time(
     assert [tuple(r) for r in work] == [(None, "{}")] * 3
 
 
-async def test_what_is_started_often_is_remembered_once(
+async def test_a_graph_that_is_started_often_is_cached_once(
     user: Connection, owner: Connection
 ) -> None:
     starts = "select count(df.start('select 1')) from generate_series(1, 1500)"
     assert await user.fetchval(starts) == 1500  # all unlucky: one in 10^10
-    assert await owner.fetchval(KNOWN) == 1
+    assert await owner.fetchval(CACHED) == 1
 
 
-async def test_a_remembered_graph_asks_for_the_same_rights(
-    other: Connection, owner: Connection
-) -> None:
-    graph = await owner.fetchval("select df.http('http://peer/')")
-    await owner.execute(REMEMBER, graph)
-    with pytest.raises(asyncpg.InsufficientPrivilegeError, match="may not call over HTTP"):
-        await other.fetchval("select df.start($1)", graph)
-
-
-async def test_nobody_waits_for_somebody_who_remembers(
+async def test_nobody_waits_for_a_session_that_caches_a_graph(
     user: Connection, owner: Connection, database: Database
 ) -> None:
     other = await asyncpg.connect(database.dsn)
     async with other.transaction():
-        await other.execute(REMEMBER, "select 1")
+        await other.execute(CACHE, "select 1")
         async with asyncio.timeout(5):
-            await owner.execute(REMEMBER, "select 1")
+            await owner.execute(CACHE, "select 1")
             assert await user.fetchval("select df.start('select 1')")
-        assert await owner.fetchval(KNOWN) == 0
+        assert await owner.fetchval(CACHED) == 0
     await other.close()
-    assert await owner.fetchval(KNOWN) == 1
+    assert await owner.fetchval(CACHED) == 1
 
 
-async def test_it_is_forgotten_after_an_hour(owner: Connection) -> None:
+async def test_a_cached_graph_is_dropped_after_an_hour(owner: Connection) -> None:
     for graph in ("select 1", "select 2"):
-        await owner.execute(REMEMBER, graph)
+        await owner.execute(CACHE, graph)
     await owner.execute(
         "update df._graphs set created_at = now() - interval '61 minutes' "
         "where hash = sha256('select 1')"
