@@ -6,7 +6,9 @@ PgflowsError
 │       └── CompileErrors     several of them, from one look at the whole app
 ├── SetupError                the service cannot run here: the message says what to do
 │   ├── MigrationError        the database and this code do not fit together
-│   └── ServerError           the embedded PostgreSQL cannot start
+│   ├── ServerError           the embedded PostgreSQL cannot start
+│   ├── LoginRefused          PostgreSQL lets nobody in as this role
+│   └── DatabaseGone          the database that is named does not exist
 ├── RequestError              what the caller asked for cannot be done; nothing was changed
 │   ├── WorkflowNotFound      ├── InvalidInput      ├── InputTooLarge      ├── IdempotencyConflict
 │   ├── InstanceNotFound      ├── StepNotFound      ├── InvalidRequest     └── Unauthorized
@@ -83,6 +85,14 @@ class MigrationError(SetupError):
 
 class ServerError(SetupError):
     """The embedded PostgreSQL cannot start."""
+
+
+class LoginRefused(SetupError):
+    """PostgreSQL lets nobody in as this role."""
+
+
+class DatabaseGone(SetupError):
+    """The database does not exist."""
 
 
 class RequestError(PgflowsError):

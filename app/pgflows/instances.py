@@ -7,7 +7,6 @@ classes of `errors.py`; nothing here catches anything else.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -17,7 +16,7 @@ from uuid import UUID
 import asyncpg
 
 from pgflows.database.connections import Pool
-from pgflows.errors import BY_SQLSTATE, InvalidRequest, PgflowsError, RequestError
+from pgflows.database.faults import from_sqlstate
 from pgflows.messages import (
     CancelRequest,
     History,
@@ -33,22 +32,6 @@ from pgflows.messages import (
 )
 
 _POLL_FIRST, _POLL_LAST, _POLL_GROWTH = 0.004, 0.25, 1.2
-
-
-def from_sqlstate(error: asyncpg.PostgresError) -> PgflowsError | None:
-    """The error of ours that an SQLSTATE stands for; None for PostgreSQL's own."""
-    code = error.sqlstate or ""
-    cls: type[RequestError] | None = BY_SQLSTATE.get(code)
-    if cls is None and code.startswith("PF1"):
-        cls = InvalidRequest
-    if cls is None:
-        return None
-    data: dict[str, Any] = {}
-    if error.detail and error.detail.startswith("{"):
-        data = json.loads(error.detail)
-    if error.hint:
-        data["hint"] = error.hint
-    return cls(str(error.args[0]) if error.args else None, **data)
 
 
 @asynccontextmanager

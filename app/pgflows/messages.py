@@ -7,7 +7,6 @@ server error.
 
 from __future__ import annotations
 
-import json
 import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
@@ -15,59 +14,14 @@ from uuid import UUID
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
+from pgflows.database.storable import check_object, check_text
+
 Status = Literal["pending", "running", "completed", "failed", "cancelled"]
 StepStatus = Literal["requested", "running", "completed", "failed", "cancelled"]
 
 PROBLEM = "urn:pgflows:problem:"
 
-MAX_DEPTH = 100
-"""Levels of nesting in what a caller sends; serialisers give up soon after 200."""
-
-_TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
-_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 _YEARS = (datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC))
-
-
-def storable_text(value: str) -> str:
-    """Refuse text that no PostgreSQL text or jsonb value can hold."""
-    if "\x00" in value:
-        raise ValueError("NUL characters cannot be stored")
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError as e:
-            raise ValueError("lone surrogates cannot be stored") from e
-    return value
-
-
-def storable_object(value: dict[str, Any]) -> dict[str, Any]:
-    """Refuse an object that jsonb cannot hold, at whatever depth the fault stands."""
-    try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-        text.encode()
-    except UnicodeEncodeError as e:
-        raise ValueError("lone surrogates cannot be stored") from e
-    except RecursionError as e:
-        raise ValueError(_TOO_DEEP) from e
-    if text.count("{") + text.count("[") > MAX_DEPTH and _is_deep(value):
-        raise ValueError(_TOO_DEEP)
-    if "\\u0000" in text and _NUL.search(text):
-        raise ValueError("NUL characters cannot be stored")
-    return value
-
-
-def _is_deep(value: dict[str, Any]) -> bool:
-    level: list[Any] = [value]
-    for _ in range(MAX_DEPTH):
-        level = [
-            child
-            for node in level
-            for child in (node.values() if isinstance(node, dict) else node)
-            if isinstance(child, (dict, list))
-        ]
-        if not level:
-            return False
-    return True
 
 
 def _storable_time(value: datetime) -> datetime:
@@ -81,11 +35,11 @@ def problem_type(error: type[Exception]) -> str:
     return PROBLEM + re.sub(r"(?<=[a-z])(?=[A-Z])", "-", error.__name__).lower()
 
 
-JsonObject = Annotated[dict[str, Any], AfterValidator(storable_object)]
-Text = Annotated[str, AfterValidator(storable_text)]
+JsonObject = Annotated[dict[str, Any], AfterValidator(check_object)]
+Text = Annotated[str, AfterValidator(check_text)]
 # the length first: checked after a function, it would be called a number of items
-Label = Annotated[str, Field(max_length=255), AfterValidator(storable_text)]
-Reason = Annotated[str, Field(max_length=1000), AfterValidator(storable_text)]
+Label = Annotated[str, Field(max_length=255), AfterValidator(check_text)]
+Reason = Annotated[str, Field(max_length=1000), AfterValidator(check_text)]
 Time = Annotated[AwareDatetime, AfterValidator(_storable_time)]
 
 _AN_ID = "019aa7d2-6b1c-7c3e-9b0a-3f2f6f0d9a11"

@@ -7,12 +7,11 @@ import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-import asyncpg
 import psutil
 import pytest
 from aiohttp import web
 
-from pgflows.database import connections as db
+from pgflows.database.connections import ENGINE, connect
 from tests.acceptance.runs import Runs, effect
 from tests.conformance.conftest import running_engine
 from tests.conftest import Database, Spawn, until
@@ -173,7 +172,7 @@ async def test_what_is_due_is_found_by_its_index(database: Database, runs: Runs)
     source = await runs.conn.fetchval(DUE_QUERY)
     query = source.replace("p_engine", f"uuid '{engine}'").replace("p_limit", "100")
     query = query.replace("p_promise", "false")
-    conn = await asyncpg.connect(database.dsn, server_settings=db.BY_KEY)
+    conn = await connect(database.dsn, ENGINE)
     for text, index, bound in (
         (query, "work_free", True),
         (query, "work_suspect", True),

@@ -14,8 +14,8 @@ import psutil
 import pytest
 from aiohttp import web
 
-from pgflows.database import connections as db
 from pgflows.database.embedded import EmbeddedServer
+from pgflows.database.faults import LOST
 from tests.acceptance.runs import EFFECTS, Runs, effect
 from tests.conftest import Database, Process, Spawn, until
 
@@ -223,7 +223,7 @@ async def crash(dsn: str, poison: str) -> bool:
     pid = await until(found, 30, "the next crash")
     if pid > 0:
         os.kill(pid, signal.SIGKILL)
-        with contextlib.suppress(*db.LOST):
+        with contextlib.suppress(*LOST):
             await conn.fetchval("select pg_sleep(20)")
     conn.terminate()
     return bool(pid > 0)
@@ -231,7 +231,7 @@ async def crash(dsn: str, poison: str) -> bool:
 
 async def reconnected(dsn: str) -> asyncpg.Connection[Any]:
     async def attempt() -> asyncpg.Connection[Any] | None:
-        with contextlib.suppress(asyncpg.CannotConnectNowError, *db.LOST):
+        with contextlib.suppress(asyncpg.CannotConnectNowError, *LOST):
             return await asyncpg.connect(dsn)
         return None
 

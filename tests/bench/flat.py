@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 from rich.console import Console
 
-from pgflows.database import connections as db
+from pgflows.database.connections import ENGINE, connect
 from tests.bench.harness import NOTHING_LEFT, ORDER, TWO, WORKFLOW, deployment, report, until_true
 from tests.bench.steps import START, latencies
 
@@ -120,7 +120,7 @@ async def run(dsn: str, options: argparse.Namespace) -> None:
         filled = finished
         report([await measure(conn, dsn, finished)], f"among {finished:,} finished instances")
     await conn.close()
-    conn = await asyncpg.connect(dsn, server_settings=db.BY_KEY)  # as an engine's sessions
+    conn = await connect(dsn, ENGINE)  # as an engine's sessions
     out = Console(width=140)
     for name, query in PLANS.items():
         out.print(f"\n[bold]{name}[/bold]")

@@ -16,11 +16,11 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import asyncpg
 
-from pgflows.database import connections as db
 from pgflows.database.embedded import EmbeddedServer
+from pgflows.database.faults import LOST
 from tests.chaos.children import Child
 
-AWAY = (*db.LOST, asyncpg.PostgresError, TimeoutError)
+AWAY = (*LOST, asyncpg.PostgresError, TimeoutError)
 DONE = "select count(*) from df.nodes where status = 'completed'"
 ANYBODY = (
     "select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid() "

@@ -147,7 +147,7 @@ async def test_what_a_node_leaves_in_its_session_is_gone_for_the_next(
     database: Database, seen: Connection, owner: Connection
 ) -> None:
     tidied = (
-        "select bool_and(state = 'idle' and query ~* 'unlock_all|discard all') "
+        "select bool_and(state = 'idle' and query ~* 'unlock_all|^select pg_catalog.set_config') "
         "from pg_stat_activity where application_name = 'pgflows node' and datname = $1"
     )
     admin = await asyncpg.connect(database.admin_dsn)

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import hmac
 import json
+from dataclasses import replace
 from typing import Any
 
 import asyncpg
@@ -65,7 +66,10 @@ async def test_a_repeated_put_answers_as_the_first_did(books: Books) -> None:
 async def test_a_put_made_twice_at_the_same_time_answers_alike(books: Books) -> None:
     run = await books.start()
     steps = [{"key": "work#1", "step": "work", "var": "x", "input": {}}]
-    first, second = [await db.connect(books.database.run_dsn, name) for name in ("one", "two")]
+    first, second = [
+        await db.connect(books.database.run_dsn, replace(db.COMMAND, name=name))
+        for name in ("one", "two")
+    ]
     transaction = first.transaction()
     await transaction.start()
     one = await first.fetchrow(PUT, run.df_id, "main", 0, {}, steps)

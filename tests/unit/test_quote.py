@@ -83,7 +83,7 @@ def test_a_nodes_own_text_keeps_what_is_to_be_substituted() -> None:
 
 
 def test_what_no_text_of_postgresql_holds_is_refused() -> None:
-    with pytest.raises(ValueError, match="cannot hold"):
+    with pytest.raises(ValueError, match="cannot be stored"):
         quote.text("a\x00b")
     with pytest.raises(ValueError, match="Out of range"):
         quote.json_literal(float("nan"))

@@ -7,14 +7,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import parse_qs, urlsplit
 
-import asyncpg
 import typer
 
 from pgflows.config import Settings
 from pgflows.database import connections as db
+from pgflows.database.dsn import shown
 from pgflows.database.embedded import EmbeddedServer
+from pgflows.database.faults import ANY
 from pgflows.database.migrations import check_schema
 from pgflows.errors import SetupError
 
@@ -46,14 +46,14 @@ def require_database(settings: Settings) -> str:
 
 
 @asynccontextmanager
-async def connection(dsn: str, name: str) -> AsyncIterator[db.Connection]:
+async def connection(dsn: str) -> AsyncIterator[db.Connection]:
     """A connection for the block. Raises SetupError where the server cannot be reached."""
     try:
         async with asyncio.timeout(10):
-            conn = await db.connect(dsn, name)
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as e:
+            conn = await db.connect(dsn)
+    except (*ANY, ValueError) as e:
         reason = str(e) or type(e).__name__
-        raise SetupError(f"cannot connect to the database {_shown(dsn)}: {reason}") from e
+        raise SetupError(f"cannot connect to the database {shown(dsn)}: {reason}") from e
     try:
         yield conn
     finally:
@@ -62,13 +62,6 @@ async def connection(dsn: str, name: str) -> AsyncIterator[db.Connection]:
 
 async def check_connection(dsn: str, *, migrated: bool = False) -> None:
     """Raises SetupError where the database cannot be reached, or is not as it must be."""
-    async with connection(dsn, "pgflows") as conn:
+    async with connection(dsn) as conn:
         if migrated:
             await check_schema(conn)
-
-
-def _shown(dsn: str) -> str:
-    """A DSN without user and password."""
-    url = urlsplit(dsn)
-    host = url.netloc.rpartition("@")[2] or parse_qs(url.query).get("host", [""])[0]
-    return f"{url.scheme}://{host}{url.path}" if url.scheme else "that is named"

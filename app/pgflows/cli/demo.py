@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import csv
-import json
 import os
 import signal
 import socket
@@ -22,13 +21,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-import asyncpg
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from pgflows.config import Settings
+from pgflows.database.connections import Connection, connect
 from pgflows.database.embedded import EmbeddedServer
 from pgflows.database.migrations import migrate
 from pgflows.errors import SetupError
@@ -157,7 +156,7 @@ async def run_demo(flights: Path, most: int) -> Outcome:
         stack.callback(server.stop)
         await migrate(dsn, Settings(dsn=dsn))
         children = await stack.enter_async_context(_children(dsn))
-        conn = await asyncpg.connect(dsn)
+        conn = await connect(dsn)
         stack.push_async_callback(conn.close)
         await _wait_for_workflow(conn)
         starter = asyncio.create_task(_start(dsn, inputs, outcome))
@@ -170,23 +169,23 @@ async def run_demo(flights: Path, most: int) -> Outcome:
 
 async def _start(dsn: str, inputs: list[dict[str, Any]], outcome: Outcome) -> None:
     """Starts the runs one by one, each in a transaction of its own."""
-    conn = await asyncpg.connect(dsn)
+    conn = await connect(dsn)
     try:
         for one in inputs:
-            await conn.execute("select pgflows.start($1, $2)", WORKFLOW, json.dumps(one))
+            await conn.execute("select pgflows.start($1, $2)", WORKFLOW, one)
             outcome.started += 1
     finally:
         await conn.close()
 
 
-async def _wait_for_workflow(conn: asyncpg.Connection[Any]) -> None:
+async def _wait_for_workflow(conn: Connection) -> None:
     async with asyncio.timeout(30):
         while not await conn.fetchval(KNOWN, WORKFLOW):  # noqa: ASYNC110 - another process registers it
             await asyncio.sleep(0.1)
 
 
 async def _watch(
-    conn: asyncpg.Connection[Any],
+    conn: Connection,
     children: dict[str, Child],
     outcome: Outcome,
     total: int,
@@ -218,7 +217,7 @@ async def _watch(
             await asyncio.sleep(0.02)
 
 
-async def _count(conn: asyncpg.Connection[Any], outcome: Outcome) -> None:
+async def _count(conn: Connection, outcome: Outcome) -> None:
     (row,) = await conn.fetch("select * from pgflows.audit($1)", WORKFLOW)
     outcome.completed = row["completed"]
     outcome.steps = row["steps"]

@@ -6,19 +6,17 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
 
-import asyncpg
 import httpx
 
 from pgflows.cli.database import connection
 from pgflows.config import Settings
 from pgflows.database import connections as db
 from pgflows.database.embedded import EmbeddedServer
+from pgflows.database.faults import ANY
 from pgflows.database.migrations import check_schema
 from pgflows.database.migrations.rights import OLDEST_SERVER, missing_rights
-from pgflows.database.migrations.run_role import RUN_ROLE
-from pgflows.engine.node.results import NodeFailed
-from pgflows.engine.sql.login import Logins
-from pgflows.errors import MigrationError, SetupError
+from pgflows.database.roles import RUN_ROLE, Logins
+from pgflows.errors import DatabaseGone, LoginRefused, MigrationError, SetupError
 
 OK, WARNING, BROKEN = "ok", "warning", "broken"
 MOST_SKEW_SECONDS = 2.0
@@ -42,7 +40,7 @@ async def examine(dsn: str | None, settings: Settings) -> list[Finding]:
     if dsn is None:
         return [await _embedded()]
     try:
-        async with connection(dsn, "pgflows doctor") as conn:
+        async with connection(dsn) as conn:
             return [f async for f in _database(conn, dsn, settings)]
     except SetupError as e:
         advice = "check PGFLOWS_DSN: host, port, user, password and pg_hba.conf"
@@ -150,9 +148,9 @@ async def _login(conn: db.Connection, dsn: str, settings: Settings) -> Finding:
     try:
         if await conn.fetchval("select to_regclass('pgflows.run_login')") is not None:
             await logins.learn(conn)
-        run = await logins.connect_as(RUN_ROLE)
+        run = await logins.connect_as(RUN_ROLE, db.BATCHES)
         await run.close()
-    except (NodeFailed, OSError, asyncpg.PostgresError) as e:
+    except (LoginRefused, DatabaseGone, *ANY) as e:
         advice = f"set PGFLOWS_RUN_DSN to a DSN that logs in as {RUN_ROLE}"
         return Finding(BROKEN, f"login as {RUN_ROLE}", str(e.__cause__ or e), advice)
     return Finding(OK, f"login as {RUN_ROLE}", "works")

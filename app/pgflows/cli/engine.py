@@ -33,7 +33,7 @@ def engine(dsn: Dsn = None) -> None:
 
 async def _run_until_signal(settings: Settings, dsn: str) -> None:
     async def run() -> None:
-        async with connection(dsn, "pgflows") as conn:
+        async with connection(dsn) as conn:
             needed = await needs_engine(conn)
         async with open_maintenance(settings, dsn=dsn):
             if not needed:

@@ -118,7 +118,7 @@ def rotate_key(dsn: Dsn = None) -> None:
 
 def _ask(dsn: str, question: Callable[[db.Connection], Awaitable[T]]) -> T:
     async def ask() -> T:
-        async with connection(dsn, "pgflows keys") as conn:
+        async with connection(dsn) as conn:
             await check_schema(conn)
             return await question(conn)
 

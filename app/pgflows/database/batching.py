@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
-from pgflows.database import connections as db
+from pgflows.database.faults import is_away
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -63,7 +63,7 @@ class Batcher(Generic[Item, Answer]):
         while self._pending:
             batch, self._pending = self._pending[: self._most], self._pending[self._most :]
             try:
-                await in_halves(batch, self._answer, _refuse, lambda e: not db.is_lost(e))
+                await in_halves(batch, self._answer, _refuse, lambda e: not is_away(e))
             except Exception as e:  # the database went away: nobody in the batch has an answer
                 for entry in batch:
                     _refuse(entry, e)

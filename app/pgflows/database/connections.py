@@ -1,50 +1,65 @@
-"""Connections to PostgreSQL as pgflows wants them: JSON decoded, no reset round trip on release."""
+"""Opens every session with PostgreSQL, each kind with its settings.
+
+What a session fixes is set by a statement after it was opened, not in the start-up packet: servers
+refuse a packet with a setting that they do not know, and poolers one with a setting that they do
+not track.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import asyncpg
 
+from pgflows.database.session_settings import BY_KEY, NODE, OWN
+
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
-# For sessions whose statements are all our own look-ups of some rows by key: one plan for good, and
-# never one that reads a whole table because it was small when the plan was made. Joins are done in
-# the order that they are written in: from the keys to the rows.
-BY_KEY = {
-    "plan_cache_mode": "force_generic_plan",
-    "enable_hashjoin": "off",
-    "enable_mergejoin": "off",
-    "enable_seqscan": "off",
-    "join_collapse_limit": "1",
-    "from_collapse_limit": "1",
-    "jit": "off",
-}
 
-LOST = (
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # what a session says that is cut while a statement begins
-    asyncpg.PostgresConnectionError,
-    OSError,
-)
-CRASHED = "57P02"  # what the server tells all others when a session's process died
-SHUTDOWN = ("57P01", CRASHED, "57P03", "53300", "25P03")
+@dataclass(frozen=True)
+class Kind:
+    """What sessions are for: their name in pg_stat_activity, and what they fix."""
 
+    name: str
+    settings: Mapping[str, str]
+    decodes_json: bool = False
+    caches_statements: bool = True
+    durable: bool = True  # a commit waits for the disk, also where the server's default is off
 
-def is_lost(error: BaseException) -> bool:
-    """True where the database went away, as against a statement that it refused."""
-    if isinstance(error, ValueError):  # an argument that asyncpg cannot encode
-        return False
-    return isinstance(error, LOST) or getattr(error, "sqlstate", None) in SHUTDOWN
+    @property
+    def assignments(self) -> str:
+        """The statement that fixes the settings, as far as the server knows them."""
+        rows = ", ".join(f"('{name}', '{value}')" for name, value in self.settings.items())
+        text = (
+            f"select pg_catalog.set_config(n, v, false) from (values {rows}) s(n, v) "  # noqa: S608 - constants
+            "where pg_catalog.current_setting(n, true) is not null "
+            "or pg_catalog.strpos(n, '.') operator(pg_catalog.>) 0"
+        )
+        if self.durable:
+            text += (
+                "; select pg_catalog.set_config('synchronous_commit', 'on', false) where "
+                "pg_catalog.current_setting('synchronous_commit') operator(pg_catalog.=) 'off'"
+            )
+        return text
 
 
-def is_unstorable(error: BaseException) -> bool:
-    """True where PostgreSQL cannot hold a value, so that no repetition would help."""
-    return isinstance(error, (asyncpg.DataError, asyncpg.ProgramLimitExceededError, ValueError))
+ENGINE = Kind("pgflows engine", {**OWN, **BY_KEY})
+BATCHES = Kind("pgflows lane", {**OWN, **BY_KEY, "df.in_workflow": "true"})
+NODES = Kind("pgflows node", NODE, caches_statements=False)
+CLAIMS = Kind("pgflows claims", {**OWN, **BY_KEY, "synchronous_commit": "off"}, durable=False)
+RECORDS = Kind("pgflows records", {**OWN, **BY_KEY})
+SERVICE = Kind("pgflows service", OWN, decodes_json=True)
+COMMAND = Kind("pgflows command", OWN, decodes_json=True)
+MIGRATION = Kind("pgflows migrate", OWN)
+MAINTENANCE = Kind("pgflows maintenance", OWN)
+
+# Whatever the defaults are, this transaction waits for nobody.
+PIN = "begin isolation level read committed read only not deferrable; {}; commit"
 
 
 def dump(value: Any) -> str:
@@ -52,37 +67,49 @@ def dump(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-async def set_codecs(conn: Any) -> None:
-    """json and jsonb as Python values, both ways."""
-    for name in ("json", "jsonb"):
-        await conn.set_type_codec(name, encoder=dump, decoder=json.loads, schema="pg_catalog")
-
-
-async def connect(dsn: str, name: str = "pgflows", **settings: str) -> Connection:
-    """One connection with the codecs set. `settings` are session settings of PostgreSQL."""
+async def connect(dsn: str, kind: Kind = COMMAND, *, database: str | None = None) -> Connection:
+    """One session; `database` names another database of the same server."""
     conn: Connection = await asyncpg.connect(
-        dsn, server_settings={"application_name": name} | settings
+        dsn,
+        database=database,
+        statement_cache_size=100 if kind.caches_statements else 0,
+        server_settings={"application_name": kind.name},
     )
-    await set_codecs(conn)
+    try:
+        await _prepare(conn, kind)
+    except BaseException:
+        conn.terminate()
+        raise
     return conn
 
 
-async def _no_reset(conn: Any) -> None:
-    """Sessions of the pool are never changed, so there is nothing to reset."""
-
-
 @asynccontextmanager
-async def open_pool(dsn: str, *, size: int = 10) -> AsyncIterator[Pool]:
-    """A pool whose connections decode JSON; closed at the end of the block."""
+async def open_pool(dsn: str, *, size: int = 10, kind: Kind = SERVICE) -> AsyncIterator[Pool]:
+    """Sessions of one kind, closed at the end of the block. Nobody may change their settings."""
+
+    async def prepare(conn: Any) -> None:
+        await _prepare(conn, kind)
+
     pool = await asyncpg.create_pool(
         dsn,
         min_size=1,
         max_size=size,
-        init=set_codecs,
+        init=prepare,
         reset=_no_reset,
-        server_settings={"application_name": "pgflows service", "search_path": "pg_catalog"},
+        server_settings={"application_name": kind.name},
     )
     try:
         yield pool
     finally:
         pool.terminate()
+
+
+async def _prepare(conn: Any, kind: Kind) -> None:
+    await conn.execute(PIN.format(kind.assignments))
+    if kind.decodes_json:
+        for name in ("json", "jsonb"):
+            await conn.set_type_codec(name, encoder=dump, decoder=json.loads, schema="pg_catalog")
+
+
+async def _no_reset(_conn: Any) -> None:
+    """A round trip less: nothing in the session was changed."""

@@ -14,11 +14,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from pgflows.config import Settings
-from pgflows.database import connections as db
-from pgflows.engine.node.results import NodeFailed
+from pgflows.database.faults import is_away
+from pgflows.database.roles import Logins, check_run_role
 from pgflows.engine.session import Session
-from pgflows.engine.sql.login import Logins, check_run_role
 from pgflows.engine.suspects import Suspects
+from pgflows.errors import DatabaseGone, LoginRefused
 
 log = logging.getLogger("pgflows.engine")
 
@@ -45,7 +45,7 @@ class Engine:
                 self.sessions += 1
                 await session.run()
             except Exception as e:
-                if not db.is_lost(e) and not isinstance(e, NodeFailed):
+                if not is_away(e) and not isinstance(e, (LoginRefused, DatabaseGone)):
                     log.exception("engine session %s failed; opening another", session.id)
                 else:
                     log.warning(

@@ -15,17 +15,15 @@ from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import Any
 
-import asyncpg
-
 from pgflows.config import Settings
 from pgflows.crash import crash_point
-from pgflows.database import connections as db
-from pgflows.database.migrations.run_role import RUN_ROLE
+from pgflows.database.connections import BATCHES, ENGINE, Connection
+from pgflows.database.faults import ANY, is_away
+from pgflows.database.roles import RUN_ROLE, Logins
 from pgflows.engine.call.calls import Outbound
 from pgflows.engine.call.targets import Targets
 from pgflows.engine.claims import Claims
 from pgflows.engine.node.results import Result
-from pgflows.engine.sql.login import Logins
 from pgflows.engine.sql.statements import SessionEnded, Statement, Statements
 from pgflows.engine.suspects import Suspects
 from pgflows.engine.walk.leaves import Pause
@@ -82,10 +80,10 @@ class Session:
 
     async def run(self) -> None:
         async with AsyncExitStack() as stack:
-            control = await self._connection(stack, {})
+            control = await self._connection(stack)
             await self._logins.learn(control)
             self._claims = Claims(control, self.id)
-            self._checkpointer = Checkpointer(await self._connection(stack, {}))
+            self._checkpointer = Checkpointer(await self._connection(stack))
             lanes = [await self._lane_connection(stack) for _ in range(LANES)]
             self._outbound = Outbound(self._targets, self._settings.http_max_response)
             stack.push_async_callback(self._outbound.close)
@@ -107,30 +105,20 @@ class Session:
                     for loop in loops:
                         group.create_task(loop)
             except ExceptionGroup as e:
-                failed = not any(db.is_lost(error) for error in e.exceptions)
+                failed = not any(is_away(error) for error in e.exceptions)
                 raise e.exceptions[0] from e
             finally:
                 await self._drop_runs()
                 await self._close(failed=failed)
 
-    async def _connection(
-        self, stack: AsyncExitStack, settings: dict[str, str]
-    ) -> asyncpg.Connection[Any]:
-        conn = await self._logins.connect(
-            server_settings={"application_name": "pgflows engine", "search_path": "pg_catalog"}
-            | db.BY_KEY
-            | settings
-        )
+    async def _connection(self, stack: AsyncExitStack) -> Connection:
+        conn = await self._logins.connect(ENGINE)
         conn.add_log_listener(self._suspects.on_notice)
         stack.callback(conn.terminate)
         return conn
 
-    async def _lane_connection(self, stack: AsyncExitStack) -> asyncpg.Connection[Any]:
-        conn = await self._logins.connect_as(
-            RUN_ROLE,
-            server_settings={"application_name": "pgflows lane", "df.in_workflow": "true"}
-            | db.BY_KEY,
-        )
+    async def _lane_connection(self, stack: AsyncExitStack) -> Connection:
+        conn = await self._logins.connect_as(RUN_ROLE, BATCHES)
         conn.add_log_listener(self._suspects.on_notice)
         stack.callback(conn.terminate)
         return conn
@@ -139,7 +127,7 @@ class Session:
         try:
             async with asyncio.timeout(2):
                 await self._claims.close(failed=failed)
-        except (TimeoutError, *db.LOST, asyncpg.PostgresError) as e:
+        except ANY as e:
             log.warning("engine %s could not give its runs back (%s); others take them", self.id, e)
 
     async def _drop_runs(self) -> None:
@@ -245,7 +233,7 @@ class Session:
         except ClaimLost:
             return
         except Exception as e:
-            if not db.is_lost(e):
+            if not is_away(e):
                 log.exception("instance %s: the engine failed", run.instance)
                 reason = f"the engine failed on this instance: {type(e).__name__}: {e}"
             elif isinstance(e, SessionEnded):

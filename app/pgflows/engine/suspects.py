@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from pgflows.database import connections as db
+from pgflows.database.faults import CRASHED
 
 log = logging.getLogger("pgflows.engine")
 
@@ -29,7 +29,7 @@ class Suspects:
 
     def on_notice(self, _conn: Any, message: Any) -> None:
         """A log listener for the connections of a session."""
-        self._crashed |= message.sqlstate == db.CRASHED
+        self._crashed |= message.sqlstate == CRASHED
 
     def add(self, instance: str, token: uuid.UUID, reason: str) -> None:
         """The session of this run's statement ended in silence."""

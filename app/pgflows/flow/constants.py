@@ -9,6 +9,8 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from pgflows.database.storable import check_text
+
 
 def constant(value: Any, adapter: TypeAdapter[Any], *, exact: bool) -> Any:
     """The literal as JSON; raises ValueError if the field would refuse or change it.
@@ -53,8 +55,4 @@ def as_json(value: Any) -> Any:
 
 
 def _text(value: str) -> str:
-    if "\x00" in value:
-        raise ValueError("PostgreSQL's text cannot hold the character \\x00")
-    if any("\ud800" <= character <= "\udfff" for character in value):
-        raise ValueError("a lone surrogate is not text")
-    return str(value)
+    return str(check_text(value))

@@ -7,7 +7,6 @@ model does more than keep the values it was given.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -15,6 +14,7 @@ import annotated_types
 from pydantic import BaseModel, RootModel, TypeAdapter
 from pydantic.errors import PydanticInvalidForJsonSchema
 
+from pgflows.database.storable import check_json
 from pgflows.definitions import Workflow
 from pgflows.flow.types import is_model, leaves, lossy
 
@@ -165,12 +165,9 @@ def schemas(workflow: Workflow[Any, Any]) -> tuple[dict[str, Any], dict[str, Any
             workflow.input_model.model_json_schema(mode="validation"),
             workflow.output_model.model_json_schema(mode="serialization"),
         )
-        text = json.dumps(found, ensure_ascii=False, allow_nan=False)
-        text.encode()
+        check_json(json.dumps(found, ensure_ascii=False, allow_nan=False))
     except (PydanticInvalidForJsonSchema, ValueError) as error:
         raise workflow.signature.error(f"its models have no JSON schema: {error}") from error
-    if re.search(r"(?<!\\)(\\\\)*\\u0000", text):
-        raise workflow.signature.error("its models' JSON schema holds the character \\x00")
     return found
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from pgflows.database.storable import check_text
+
 ESCAPED = {"\\": "\\\\", "'": "''", "{": "\\x7b", "$": "\\x24"}
 
 
@@ -28,8 +30,7 @@ def node_text(value: str) -> str:
 
 
 def _literal(value: str, escapes: dict[str, str]) -> str:
-    if "\x00" in value:
-        raise ValueError("PostgreSQL's text cannot hold the character \\x00")
+    check_text(value)
     needs = any(c in value for c in escapes if c != "'") or not all(map(_printable, value))
     if not needs:
         return "'" + value.replace("'", "''") + "'"

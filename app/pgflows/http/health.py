@@ -6,9 +6,9 @@ import asyncio
 
 from pgflows import instances
 from pgflows.database.connections import Pool
+from pgflows.database.faults import is_away
 from pgflows.database.migrations import check_schema
 from pgflows.errors import MigrationError
-from pgflows.http.problems import DATABASE_AWAY
 from pgflows.messages import Ready
 
 PATIENCE = 3.0
@@ -20,10 +20,12 @@ async def check(pool: Pool) -> Ready:
         async with asyncio.timeout(PATIENCE), pool.acquire() as connection:
             await check_schema(connection)
             engines = await instances.live_engines(pool)
-    except DATABASE_AWAY as e:
-        return _not_ready(f"the database is away: {type(e).__name__}")
     except MigrationError as e:
         return _not_ready(e.message, database=True)
+    except Exception as e:
+        if not is_away(e):
+            raise
+        return _not_ready(f"the database is away: {type(e).__name__}")
     if engines == 0:
         detail = "no engine has shown a sign of life for some seconds"
         return _not_ready(detail, database=True, migrations=True)

@@ -10,7 +10,7 @@ from prometheus_client import generate_latest as generate
 
 from pgflows import instances
 from pgflows.database.connections import Pool
-from pgflows.http.problems import DATABASE_AWAY
+from pgflows.database.faults import is_away
 from pgflows.messages import InstanceCount, Stats
 
 MEDIA_TYPE = CONTENT_TYPE_LATEST
@@ -80,7 +80,9 @@ class Metrics:
         try:
             stats = await instances.stats(pool, totals=False)
             ended = await self._ended.read(pool)
-        except DATABASE_AWAY:
+        except Exception as e:
+            if not is_away(e):
+                raise
             stats, ended = None, []
         self._show(stats, ended)
         self._pool.labels("idle").set(pool.get_idle_size())

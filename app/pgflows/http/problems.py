@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive
 
-from pgflows.database.connections import LOST
+from pgflows.database.faults import is_away
 from pgflows.errors import (
     IdempotencyConflict,
     InputTooLarge,
@@ -56,16 +56,6 @@ STATUS: Mapping[type[PgflowsError], int] = {
     SignatureRefused: 401,
     ServiceUnavailable: 503,
 }
-
-DATABASE_AWAY = (
-    *LOST,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.TooManyConnectionsError,
-    asyncpg.InvalidCatalogNameError,
-    asyncpg.InvalidAuthorizationSpecificationError,
-)
 
 _SCHEMA = {k: v for k, v in Problem.model_json_schema().items() if k != "examples"}
 _HIDDEN = {"traceback", "file", "line"}
@@ -131,7 +121,7 @@ def problem_for(request: Request, error: Exception) -> Response:
             return _ours(request, InvalidRequest(detail))
         case ClientDisconnect():
             return Response(status_code=400)
-        case _ if isinstance(error, DATABASE_AWAY) and not isinstance(error, ValueError):
+        case _ if is_away(error):
             return _database_away(request, error)
     logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
     detail = "The service's log says more."

@@ -15,6 +15,7 @@ from fastapi.routing import APIRoute
 from pydantic import AfterValidator, Field
 
 from pgflows import instances
+from pgflows.database.storable import check_text
 from pgflows.errors import CompileErrors
 from pgflows.http import health
 from pgflows.http.auth import ControlRoute, bearer
@@ -37,14 +38,13 @@ from pgflows.messages import (
     Time,
     WorkflowInfo,
     WorkflowList,
-    storable_text,
 )
 from pgflows.registry import WorkflowApp
 
 WorkflowName = Annotated[
     str,
     Path(description="A registered workflow", max_length=63, examples=["process_order"]),
-    AfterValidator(storable_text),
+    AfterValidator(check_text),
 ]
 InstanceId = Annotated[
     str,
@@ -62,7 +62,7 @@ IdempotencyKey = Annotated[
         pattern=r"^[\x20-\x7e]{1,255}$",
     ),
 ]
-WorkflowFilter = Annotated[str, Field(max_length=63), AfterValidator(storable_text)]
+WorkflowFilter = Annotated[str, Field(max_length=63), AfterValidator(check_text)]
 Wait = Annotated[
     float,
     Query(description="Seconds to wait for the end", ge=0, le=300, allow_inf_nan=False),

@@ -12,10 +12,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from uuid import UUID
 
-import asyncpg
-
-from pgflows.database import connections as db
 from pgflows.database.batching import Batcher
+from pgflows.database.faults import ANY, is_away, is_unstorable
 from pgflows.errors import OutcomeRefused, ServiceUnavailable
 from pgflows.ledger.request import SignedRun, StepRequest
 from pgflows.ledger.session import SessionKeeper
@@ -84,7 +82,7 @@ class Ledger:
         """
         try:
             rows = await self._sessions.current().claims.fetch(KEYS)
-        except (asyncpg.PostgresError, *db.LOST) as e:
+        except ANY as e:
             raise ServiceUnavailable(f"the signing keys cannot be read: {e}") from e
         return {r["key_id"]: r["secret"] for r in rows}
 
@@ -95,7 +93,7 @@ class Ledger:
         batcher = self._pushes if isinstance(request.instance, SignedRun) else self._claims
         try:
             claim = await batcher.put(request)
-        except (asyncpg.PostgresError, *db.LOST) as e:
+        except ANY as e:
             raise ServiceUnavailable(f"the ledger cannot be reached: {e}") from e
         if claim.verdict == "run" and claim.instance_id:
             self._held[claim.instance_id, request.step_key] = claim.attempt
@@ -149,10 +147,10 @@ class Ledger:
             try:
                 kept = await self._records.put(record)
                 break
-            except (asyncpg.PostgresError, ValueError, *db.LOST) as e:
-                if db.is_unstorable(e):
+            except (ValueError, *ANY) as e:
+                if is_unstorable(e):
                     raise OutcomeRefused(f"PostgreSQL cannot store the outcome: {e}") from e
-                if db.is_lost(e):
+                if is_away(e):
                     self._sessions.report_lost()
                 else:
                     log.warning("the outcome of %s is not recorded yet: %s", record.step_key, e)

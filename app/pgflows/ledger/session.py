@@ -17,7 +17,8 @@ from uuid import UUID
 
 import asyncpg
 
-from pgflows.database import connections as db
+from pgflows.database.connections import CLAIMS, RECORDS, Connection, connect
+from pgflows.database.faults import ANY
 
 log = logging.getLogger("pgflows.ledger")
 
@@ -34,7 +35,7 @@ Held = Mapping[tuple[UUID, str], int]
 class Line:
     """A connection for one statement at a time; the others wait for their turn."""
 
-    conn: db.Connection
+    conn: Connection
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def fetch(self, statement: str, *args: Any) -> list[asyncpg.Record]:
@@ -101,9 +102,9 @@ class SessionKeeper:
 
     async def _connect(self) -> None:
         async with AsyncExitStack() as opened:
-            claims = await self._open_connection("pgflows claims", synchronous_commit="off")
+            claims = await connect(self._dsn, CLAIMS)
             opened.callback(claims.terminate)
-            records = await self._open_connection("pgflows records")
+            records = await connect(self._dsn, RECORDS)
             opened.callback(records.terminate)
             service_id = await claims.fetchval(OPEN, self._base_url)
             held = dict(self._held())
@@ -122,12 +123,6 @@ class SessionKeeper:
             self._lost.set()
         self._opened.set()
 
-    async def _open_connection(self, name: str, **settings: str) -> db.Connection:
-        conn: db.Connection = await asyncpg.connect(
-            self._dsn, server_settings={"application_name": name} | db.BY_KEY | settings
-        )
-        return conn
-
     async def _keep(self) -> None:
         pause = FIRST_PAUSE_SECONDS
         while True:
@@ -137,7 +132,7 @@ class SessionKeeper:
                 self._session.terminate()
             try:
                 await self._connect()
-            except (asyncpg.PostgresError, *db.LOST) as e:
+            except ANY as e:
                 log.warning("the step service has no database session: %s", e)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE_SECONDS)

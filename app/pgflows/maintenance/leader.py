@@ -12,11 +12,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
-import asyncpg
-
 from pgflows.config import Settings
-from pgflows.database import connections as db
-from pgflows.database.connections import Connection
+from pgflows.database.connections import MAINTENANCE, Connection, connect
+from pgflows.database.faults import ANY, is_away
 from pgflows.maintenance.pruning import PRUNE_EVERY_SECONDS, prune
 
 log = logging.getLogger("pgflows.maintenance")
@@ -59,7 +57,7 @@ async def keep(dsn: str, chores: Sequence[Chore]) -> None:
     pause = FIRST_PAUSE_SECONDS
     while True:
         try:
-            conn = await db.connect(dsn, "pgflows maintenance", search_path="pg_catalog")
+            conn = await connect(dsn, MAINTENANCE)
             try:
                 pause = FIRST_PAUSE_SECONDS
                 await _wait_for_lead(conn)
@@ -67,7 +65,7 @@ async def keep(dsn: str, chores: Sequence[Chore]) -> None:
                 await _lead(conn, chores)
             finally:
                 conn.terminate()
-        except (asyncpg.PostgresError, *db.LOST) as e:
+        except ANY as e:
             log.warning("maintenance lost its database session (%s); opening another", e)
         await asyncio.sleep(pause)
         pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
@@ -89,7 +87,7 @@ async def _lead(conn: Connection, chores: Sequence[Chore]) -> None:
         try:
             await chore.run(conn)
         except Exception as e:
-            if db.is_lost(e) or conn.is_closed():
+            if is_away(e) or conn.is_closed():
                 raise
             log.exception("%s failed; it is tried again", chore.name)
         due[chore] = clock() + chore.every_seconds

@@ -10,6 +10,7 @@ from typing import Self
 
 from pydantic import ValidationError
 
+from pgflows.database.storable import cut
 from pgflows.errors import NonRetryableError, RetryAfter
 
 LONGEST_MESSAGE = 10_000  # characters
@@ -38,9 +39,9 @@ class Failure:
             message, told = "(the error has no text)", ""
         return cls(
             type(error).__name__,
-            storable(message, LONGEST_MESSAGE),
+            cut(message, LONGEST_MESSAGE),
             retryable=not isinstance(error, NonRetryableError),
-            traceback=storable(told, LONGEST_TRACEBACK),
+            traceback=cut(told, LONGEST_TRACEBACK),
             retry_after=wait,
         )
 
@@ -48,7 +49,7 @@ class Failure:
     def of_input(cls, error: ValidationError) -> Self:
         """What is wrong with an input. It stays wrong, so the step is not tried again."""
         faults = [f"{'.'.join(map(str, e['loc'])) or 'input'}: {e['msg']}" for e in error.errors()]
-        return cls("InvalidInput", storable("; ".join(faults), LONGEST_MESSAGE))
+        return cls("InvalidInput", cut("; ".join(faults), LONGEST_MESSAGE))
 
     @classmethod
     def from_json(cls, text: str | None) -> Self:
@@ -58,8 +59,3 @@ class Failure:
 
     def to_json(self) -> str:
         return json.dumps({"type": self.type, "message": self.message})
-
-
-def storable(text: str, most: int) -> str:
-    """The text without what PostgreSQL cannot store: U+0000 and halves of surrogate pairs."""
-    return text[:most].replace("\0", "\ufffd").encode("utf-8", "replace").decode()

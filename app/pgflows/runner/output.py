@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from typing import Any
 
 from pydantic import BaseModel
 
+from pgflows.database.storable import Unstorable, check_json
 from pgflows.registry import Step
 from pgflows.runner.failure import Failure
 
 LARGEST_OUTPUT = 8 * 1024 * 1024  # bytes
-NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")  # the character, not a text that spells it
 
 
 def as_json(step: Step[Any, Any], output: Any) -> bytes | Failure:
@@ -22,15 +21,13 @@ def as_json(step: Step[Any, Any], output: Any) -> bytes | Failure:
         return _wrong(f"the step returned {name}, not {step.output_model.__name__}")
     try:
         text = output.model_dump_json(by_alias=True)
-        raw = text.encode()
-    except UnicodeEncodeError:
-        return _wrong("the result holds half of a surrogate pair")
+        raw = check_json(text).encode()
+    except Unstorable as e:
+        return _wrong(f"the result holds {e.what}")
     except Exception as e:  # a field that JSON has no form for, or a serializer of the user's
         why = Failure.of(e)
         text = f"the result cannot be written as JSON: {why.message}"
         return replace(why, type="WrongResult", message=text, retryable=False)
-    if NUL.search(text):
-        return _wrong("the result holds the character U+0000")
     if len(raw) > LARGEST_OUTPUT:
         text = f"the result of {step.name} has {len(raw)} bytes, the limit is {LARGEST_OUTPUT}"
         return Failure("OutputTooLarge", text)

@@ -16,7 +16,6 @@ from pgflows.config import Settings
 from pgflows.database import connections as db
 from pgflows.database.migrations import run_role
 from pgflows.database.migrations.rights import check_owner, check_rights
-from pgflows.database.migrations.run_role import RUN_ROLE
 from pgflows.database.migrations.scripts import (
     BOOTSTRAP,
     Script,
@@ -25,6 +24,7 @@ from pgflows.database.migrations.scripts import (
     wanted_scripts,
 )
 from pgflows.database.orchestrator import df_is_ours
+from pgflows.database.roles import RUN_ROLE
 from pgflows.errors import MigrationError
 
 LOCK = 0x7067666C6F7773  # "pgflows" as a number
@@ -44,8 +44,7 @@ async def migrate(dsn: str, settings: Settings) -> list[str]:
 
     Raises SetupError or MigrationError, having changed nothing.
     """
-    # Nothing is looked up in a schema that other roles may write to, not even an operator.
-    conn = await db.connect(dsn, "pgflows migrate", search_path="pg_catalog")
+    conn = await db.connect(dsn, db.MIGRATION)
     try:
         for _ in range(TRIES - 1):
             with suppress(*ROLE_RACE):

@@ -7,8 +7,8 @@ from typing import Any
 from pgflows.config import Settings
 from pgflows.database.connections import Connection
 from pgflows.database.migrations import run_role
-from pgflows.database.migrations.run_role import RUN_ROLE
 from pgflows.database.orchestrator import df_is_ours
+from pgflows.database.roles import RUN_ROLE
 from pgflows.errors import SetupError
 
 OLDEST_SERVER = 150000  # server_version_num of PostgreSQL 15

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import secrets
 
-import asyncpg
+from pgflows.database.connections import Connection, connect
+from pgflows.database.dsn import as_role
+from pgflows.database.faults import ANY
+from pgflows.database.roles import RUN_ROLE
 
-from pgflows.database.connections import Connection
-
-RUN_ROLE = "pgflows_run"
 SET_OPTION_SINCE = 16  # major version where the right to SET ROLE became an option of membership
 
 
@@ -64,8 +64,8 @@ async def knows_password(conn: Connection) -> bool:
 async def logs_in_without_password(dsn: str) -> bool:
     """Whether the server trusts this address for the role, or a password file knows it."""
     try:
-        conn = await asyncpg.connect(dsn, user=RUN_ROLE)
-    except (asyncpg.PostgresError, OSError):
+        conn = await connect(as_role(dsn, RUN_ROLE, None))
+    except ANY:
         return False
     await conn.close()
     return True

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from pgflows.database.migrations.run_role import RUN_ROLE
+from pgflows.database.roles import RUN_ROLE
 from pgflows.errors import MigrationError
 
 FOLDERS = ("migrations", "df", "functions")  # in the order of application

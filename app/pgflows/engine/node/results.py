@@ -13,6 +13,8 @@ from typing import Any
 
 from asyncpg import Attribute, Record
 
+from pgflows.database.storable import Unstorable, check_json
+
 FALSE_WORDS = ("", "false", "f", "no")
 SUPPORTED = (
     "bool, int2, int4, int8, float4, float8, text, varchar, name, numeric, uuid, timestamptz, "
@@ -107,22 +109,11 @@ def _loses_order(value: Any) -> bool:
 
 
 def storable(text: str) -> str:
-    """Refuses what jsonb cannot hold, before it spoils a batch."""
-    if "\\u0000" in text and _holds_nul(json.loads(text)):
-        raise NodeFailed("the result holds the character U+0000, which PostgreSQL cannot store")
+    """The text of a result itself. Raises NodeFailed where jsonb cannot hold it."""
     try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise NodeFailed("the result holds half of a surrogate pair, which is not text") from None
-    return text
-
-
-def _holds_nul(value: Any) -> bool:
-    if isinstance(value, str):
-        return "\0" in value
-    if isinstance(value, dict):
-        return any("\0" in k or _holds_nul(v) for k, v in value.items())
-    return isinstance(value, list) and any(map(_holds_nul, value))
+        return check_json(text)
+    except Unstorable as e:
+        raise NodeFailed(f"the result holds {e.what}, which PostgreSQL cannot store") from None
 
 
 def _fraction(text: str) -> str:

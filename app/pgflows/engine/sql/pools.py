@@ -11,28 +11,25 @@ from typing import Any, Protocol
 import asyncpg
 from asyncpg.prepared_stmt import PreparedStatement
 
-from pgflows.database import connections as db
+from pgflows.database.connections import NODES, Connection, Kind
+from pgflows.database.faults import ANY, CRASHED
 from pgflows.engine.limiter import Gate
-from pgflows.engine.node.results import NodeFailed
+from pgflows.engine.node.results import NodeFailed, Refused
+from pgflows.errors import DatabaseGone, LoginRefused
 
 TIDY = """
 close all; set session authorization default; reset all; unlisten *;
 discard temp; discard sequences; select pg_advisory_unlock_all();
 """
 PER_ROLE, QUEUE_SECONDS, IDLE_SECONDS, SWEEP_SECONDS = 10, 30.0, 60.0, 0.02
-NODE_SETTINGS = {
-    "df.in_workflow": "true",
-    "client_connection_check_interval": "1000",
-    # as soon as the engine counts as dead, what it left open must not stand in its successor's way
-    "idle_in_transaction_session_timeout": "4000",
-    "application_name": "pgflows node",
-}
 
 
 class Login(Protocol):
-    """How to log in as a role; raises NodeFailed where that is impossible."""
+    """How to log in as a role; raises LoginRefused or DatabaseGone where that is impossible."""
 
-    async def connect_as(self, role: str, **options: Any) -> asyncpg.Connection[Any]: ...
+    async def connect_as(
+        self, role: str, kind: Kind, *, database: str | None = None
+    ) -> Connection: ...
 
 
 class RolePool:
@@ -82,14 +79,12 @@ class RolePool:
             if not session.conn.is_closed():
                 session.soiled = True
                 return session
-        return Session(
-            await self._login.connect_as(
-                self._role,
-                database=self._database,
-                statement_cache_size=0,
-                server_settings=NODE_SETTINGS,
-            )
-        )
+        try:
+            return Session(await self._login.connect_as(self._role, NODES, database=self._database))
+        except DatabaseGone as e:
+            raise NodeFailed(e.message) from e
+        except LoginRefused as e:
+            raise Refused(e.message) from e
 
     def _later(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -105,7 +100,7 @@ class RolePool:
                 await session.conn.close(timeout=5)
             else:
                 await session.tidy(text)
-        except (*db.LOST, asyncpg.PostgresError, TimeoutError):
+        except ANY:
             session.conn.terminate()
         except BaseException:
             session.conn.terminate()  # what is half tidied is nobody's
@@ -153,7 +148,7 @@ class RolePool:
         self._free.remove(session)
         try:
             await session.unlock()
-        except (*db.LOST, asyncpg.PostgresError):
+        except ANY:
             session.conn.terminate()
         except BaseException:
             session.conn.terminate()
@@ -189,7 +184,7 @@ class Session:
         conn.add_log_listener(self._on_notice)
 
     def _on_notice(self, _conn: Any, message: Any) -> None:
-        self.bystander |= message.sqlstate == db.CRASHED
+        self.bystander |= message.sqlstate == CRASHED
 
     async def once(self, *args: Any) -> Any:
         """df._once, prepared; it leaves nothing behind but locks, also where it fails."""
@@ -223,8 +218,9 @@ class Session:
         if self.prepares(text):
             self._once.clear()
             await self.conn.execute("discard all")
+            await self.conn.execute(NODES.assignments)
         else:
-            await self.conn.execute(TIDY)
+            await self.conn.execute(TIDY + NODES.assignments)
         self.soiled = self.may_lock = False
 
     async def unlock(self) -> None:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import asyncpg
 
-from pgflows.database import connections as db
+from pgflows.database.faults import is_away
 from pgflows.engine.node.results import NodeFailed, Refused, Result, encode_rows, storable
 from pgflows.engine.sql.one_trip import Key, Shape, Shapes
 from pgflows.engine.sql.pools import Login, RolePool, Session
@@ -32,6 +32,7 @@ CONTROL = re.compile(
     r"|prepare\s+transaction)\b",
     re.IGNORECASE | re.DOTALL,
 )
+FATAL = ("FATAL", "PANIC")
 CLAIM_LOST, UNWRAPPABLE = "PF199", ("42", "0A")
 
 
@@ -134,7 +135,7 @@ class Statements:
             result, attributes = await _fetch(conn, statement.text)
             await _checkpoint(conn, statement, result)
         except (asyncpg.PostgresError, NodeFailed, ClaimLost) as e:
-            if not conn.is_closed() and not db.is_lost(e):
+            if not conn.is_closed() and not is_away(e):
                 await transaction.rollback()
             raise
         except BaseException:
@@ -152,7 +153,8 @@ class Statements:
 
 def _lost(error: asyncpg.PostgresError) -> bool:
     """The session ended (shutdown, termination, timeout): the run goes on elsewhere."""
-    return (error.sqlstate or "").startswith(("57P", "08")) or error.sqlstate == "25P03"
+    severity = getattr(error, "severity_en", None)
+    return severity in FATAL if severity else isinstance(error, asyncpg.PostgresConnectionError)
 
 
 def _check_control(text: str) -> None:

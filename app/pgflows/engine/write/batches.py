@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 import asyncpg
 
 from pgflows.compiled import Shape, unprepared
-from pgflows.database import connections as db
+from pgflows.database.faults import is_away, is_unstorable
 from pgflows.engine.node.results import NodeFailed, Result
 from pgflows.engine.write.checkpoint import ClaimLost, Columns, Spoiled, State, Write
 
@@ -123,7 +123,7 @@ class Lane:
                 if shape.each is not None:
                     await conn.execute(f"prepare each_{name} {shape.each}")
             except asyncpg.PostgresError as e:
-                if db.is_lost(e):
+                if is_away(e):
                     raise
                 log.warning("a compiled statement cannot be prepared (%s): %s", e, shape.one)
                 name = None
@@ -159,7 +159,9 @@ class Lane:
                 [s.text for _, s in states],
                 columns.consumed,
             )
-        except asyncpg.DataError as e:
+        except (asyncpg.PostgresError, ValueError) as e:
+            if not is_unstorable(e):
+                raise
             if len(batch) == 1:
                 _settle(batch[0], Spoiled(str(e)))
                 return

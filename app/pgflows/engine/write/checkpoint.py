@@ -17,6 +17,7 @@ from typing import Any
 
 import asyncpg
 
+from pgflows.database.faults import is_unstorable
 from pgflows.engine.node.results import Result
 
 CHECKPOINT = (
@@ -189,7 +190,9 @@ class Checkpointer:
         self.flushes += 1
         try:
             held = await write(self._conn, batch)
-        except asyncpg.DataError as e:
+        except (asyncpg.PostgresError, ValueError) as e:
+            if not is_unstorable(e):
+                raise
             if len(batch) == 1:
                 self._fail(batch, Spoiled(str(e)))
                 return

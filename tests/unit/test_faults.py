@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncpg
 import pytest
 
-from pgflows.database import connections as db
+from pgflows.database.faults import is_away, is_unstorable
 
 
 @pytest.mark.parametrize(
@@ -21,8 +21,8 @@ from pgflows.database import connections as db
     ids=lambda e: type(e).__name__,
 )
 def test_a_database_that_went_away(error: Exception) -> None:
-    assert db.is_lost(error)
-    assert not db.is_unstorable(error)
+    assert is_away(error)
+    assert not is_unstorable(error)
 
 
 @pytest.mark.parametrize(
@@ -37,8 +37,8 @@ def test_a_database_that_went_away(error: Exception) -> None:
     ids=lambda e: type(e).__name__,
 )
 def test_a_value_that_cannot_be_held(error: Exception) -> None:
-    assert db.is_unstorable(error)
-    assert not db.is_lost(error)
+    assert is_unstorable(error)
+    assert not is_away(error)
 
 
 @pytest.mark.parametrize(
@@ -47,5 +47,5 @@ def test_a_value_that_cannot_be_held(error: Exception) -> None:
     ids=lambda e: type(e).__name__,
 )
 def test_what_may_go_well_the_next_time(error: Exception) -> None:
-    assert not db.is_lost(error)
-    assert not db.is_unstorable(error)
+    assert not is_away(error)
+    assert not is_unstorable(error)
