@@ -26,7 +26,7 @@ end $$;
 -- The order of keys is jsonb's. One pass: strings are kept, the space after a comma or colon outside them goes.
 create or replace function df._compact(p_value jsonb)
 returns text language sql immutable strict parallel safe as $$
-  select regexp_replace(p_value::text, '("(?:[^"\\]|\\.)*")|([,:]) ', '\1\2', 'g')
+  select regexp_replace(p_value::text, E'("(?:[^"\\\\]|\\\\.)*")|([,:]) ', E'\\1\\2', 'g')
 $$;
 
 create or replace function df._inside(p_function text, p_reason text)

@@ -72,7 +72,7 @@ end $$;
 create or replace function df._envelope(p_node text)
 returns text language plpgsql immutable strict parallel safe as $$
 begin
-  if left(p_node, 31) ~ '^\{"node_type":"[A-Z_]+"[,}]' and df._is_type(split_part(left(p_node, 31), '"', 4)) then
+  if left(p_node, 31) ~ '^[{]"node_type":"[A-Z_]+"[,}]' and df._is_type(split_part(left(p_node, 31), '"', 4)) then
     return p_node;
   elsif left(p_node, 6) = '{"?>":' then
     raise exception 'an if-then (?>) without its else (!>)' using errcode = 'PF104',

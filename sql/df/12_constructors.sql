@@ -98,7 +98,7 @@ end $$;
 create or replace function df._is_cron(p_expression text)
 returns boolean language plpgsql immutable strict parallel safe set search_path = pg_catalog, pg_temp as $$
 declare
-  v_fields text[] := regexp_split_to_array(btrim(upper(p_expression), E' \t'), '\s+');
+  v_fields text[] := regexp_split_to_array(btrim(upper(p_expression), E' \t'), '[[:space:]]+');
   v_names text[] := array['', '', '', '', 'JAN FEB MAR APR MAY JUN JUL AUG SEP OCT NOV DEC', 'SUN MON TUE WED THU FRI SAT'];
   v_least integer[] := array[0, 0, 0, 1, 1, 0];
   v_most integer[] := array[59, 59, 23, 31, 12, 7];
@@ -114,13 +114,13 @@ begin
   foreach v_text in array v_fields loop
     v_field := v_field + 1;
     foreach v_item in array string_to_array(v_text, ',') loop
-      v_match := regexp_match(v_item, '^(?:\*|(\d{1,2}|[A-Z]{3})(?:-(\d{1,2}|[A-Z]{3}))?)(?:/(\d{1,4}))?$');
+      v_match := regexp_match(v_item, '^(?:[*]|([0-9]{1,2}|[A-Z]{3})(?:-([0-9]{1,2}|[A-Z]{3}))?)(?:/([0-9]{1,4}))?$');
       if v_match is null or v_match[3]::integer = 0 then
         return false;
       end if;
       for v_bound in 1 .. 2 loop
         v_values[v_bound] := case
-          when v_match[v_bound] ~ '^\d' then v_match[v_bound]::integer
+          when v_match[v_bound] ~ '^[0-9]' then v_match[v_bound]::integer
           else array_position(string_to_array(v_names[v_field], ' '), v_match[v_bound]) - 1 + v_least[v_field]
         end;
         if v_match[v_bound] is not null

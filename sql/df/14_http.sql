@@ -5,7 +5,7 @@
 create or replace function df._check_call(p_url text, p_method text, p_timeout integer, p_methods text[])
 returns text language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
 begin
-  if p_url !~ '\{' and (p_url !~ '://' or lower(split_part(p_url, '://', 1)) not in ('http', 'https')) then
+  if p_url !~ '[{]' and (p_url !~ '://' or lower(split_part(p_url, '://', 1)) not in ('http', 'https')) then
     raise exception 'Blocked: unsupported URL scheme ''%''. Only http and https are allowed', split_part(p_url, '://', 1)
       using errcode = 'PF104', detail = jsonb_build_object('field', 'url', 'expected', 'http:// or https://')::text;
   elsif p_method is null or upper(p_method) <> all (p_methods) then

@@ -10,7 +10,7 @@ $$;
 create or replace function df._else(half text, else_branch text)
 returns text language plpgsql immutable strict parallel safe as $$
 declare
-  v_length integer := (regexp_match(left(half, 24), '^\{"\?>":(\d+),"then":'))[1]::integer;
+  v_length integer := (regexp_match(left(half, 24), '^[{]"[?]>":([0-9]+),"then":'))[1]::integer;
   v_rest text;
 begin
   if v_length is null then

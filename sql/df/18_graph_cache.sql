@@ -29,7 +29,7 @@ begin
   from (select array_agg(u.id) as ids from unnest(p_nodes) u) graph,
     (
       select (u.n - 1)::integer as n, u.node_type, u.query, u.result_name, u.left_node, u.right_node,
-        case when u.node_type in ('IF', 'LOOP', 'JOIN') and u.query ~ '^\{"(condition_node|extra_nodes)":' then u.query::jsonb end as refers
+        case when u.node_type in ('IF', 'LOOP', 'JOIN') and u.query ~ '^[{]"(condition_node|extra_nodes)":' then u.query::jsonb end as refers
       from unnest(p_nodes) with ordinality u(hash, id, node_type, query, result_name, left_node, right_node, n)
     ) a;
 end $$;

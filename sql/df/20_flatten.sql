@@ -117,7 +117,7 @@ begin
     end);
   elsif p_query is null and p_type not in ('THEN', 'JOIN', 'RACE', 'IF', 'LOOP') then
     perform df._bad_graph(p_path, p_type || ' needs a query');
-  elsif p_type = 'SLEEP' and p_query !~ '^\d{1,18}$' then
+  elsif p_type = 'SLEEP' and p_query !~ '^[0-9]{1,18}$' then
     perform df._bad_graph(p_path, 'SLEEP needs a number of seconds');
   elsif p_query is not null and p_type not in ('SQL', 'SLEEP') and not coalesce(df._is_configured(p_type, p_query), false) then
     perform df._bad_graph(p_path, p_type || ' cannot be read: ' || left(p_query, 200));

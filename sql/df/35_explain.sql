@@ -22,7 +22,7 @@ begin
     v_config := null;
   end;
   v_line := case p_type
-    when 'SQL' then 'SQL: ' || coalesce(regexp_replace(btrim(p_query, E' \t\r\n'), '\s+', ' ', 'g'), '')
+    when 'SQL' then 'SQL: ' || coalesce(regexp_replace(btrim(p_query, E' \t\r\n'), '[[:space:]]+', ' ', 'g'), '')
     when 'SLEEP' then 'SLEEP ' || coalesce(p_query, '?') || 's'
     when 'JOIN' then 'JOIN (' || p_arms || ')'
     when 'LOOP' then case when v_config ? 'condition_node' then 'LOOP (while)' else 'LOOP (infinite)' end
