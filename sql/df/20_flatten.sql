@@ -13,7 +13,7 @@ end $$;
 create or replace function df._too_large(p_path text, p_problem text, p_field text, p_limit integer)
 returns void language plpgsql immutable as $$
 begin
-  raise exception 'Invalid durable function graph: %: %', regexp_replace(p_path, '^(.{40}).+$', '\1…'), p_problem using errcode = 'PF103',
+  raise exception 'Invalid durable function graph: %: %', regexp_replace(p_path, '^(.{40}).+$', E'\\1…'), p_problem using errcode = 'PF103',
     detail = jsonb_build_object('field', p_field, 'limit', p_limit)::text,
     hint = 'balance long sequences, loop over the data, or start parts as instances of their own';
 end $$;
@@ -32,7 +32,7 @@ begin
     when statement_too_complex then
       perform df._too_large('root', 'Graph exceeds maximum nesting depth of 256', 'depth', 256);
     when invalid_text_representation or untranslatable_character then
-      if left(p_graph, 31) ~ '^\{"node_type":"[A-Z_]+"[,}]' then
+      if left(p_graph, 31) ~ '^[{]"node_type":"[A-Z_]+"[,}]' then
         perform df._bad_graph('root', sqlerrm);
       end if;
   end;

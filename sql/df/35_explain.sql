@@ -161,7 +161,7 @@ end $$;
 create or replace function df._explain(p_input text, p_path text)
 returns text language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 declare
-  c_before constant text := '^(--[^\n]*\n|/\*.*?\*/|[\s(])*';  -- comments, spaces, parentheses
+  c_before constant text := E'^(--[^\n]*\n|/[*].*?[*]/|[[:space:](])*';  -- comments, spaces, parentheses
   v_graph jsonb;
   v_node text;
 begin
@@ -179,9 +179,9 @@ begin
     end if;
   end if;
   if p_input ~* (c_before || '(select|with|values|table|insert|update|delete|merge|create|alter|drop|call|do|truncate|grant|revoke'
-    '|explain|analyze|vacuum|refresh|reindex|cluster|comment|copy|set|reset|show|lock|notify|listen|unlisten|execute)\M') then
+    '|explain|analyze|vacuum|refresh|reindex|cluster|comment|copy|set|reset|show|lock|notify|listen|unlisten|execute)[[:>:]]') then
     return df._draw_graph(jsonb_build_object('node_type', 'SQL', 'query', p_input));
-  elsif p_input !~* ('~>|\|=>|\?>|!>|@>|\mdf\s*\.|' || c_before || '(e?''|\$)') then
+  elsif p_input !~* ('~>|[|]=>|[?]>|!>|@>|[[:<:]]df[[:space:]]*[.]|' || c_before || '(e?''|[$])') then
     return E'Cannot explain input: not a valid Durofut JSON, instance ID, SQL statement, or DSL expression.\n'
       'Hint: DSL expressions use df.*() functions and operators like ~>, |=>, &, |.';
   end if;

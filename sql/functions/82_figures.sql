@@ -39,7 +39,7 @@ returns integer language sql stable set search_path = pg_catalog, pg_temp as $$
     where w.kind = 'engine' and w.last_seen_at > clock_timestamp() - pgflows.dead_after()
   ) else (
     select count(distinct a.datname) from pg_stat_activity a
-    where a.application_name like 'pg\_durable:worker:%' and a.datname = df.target_database()
+    where starts_with(a.application_name, 'pg_durable:worker:') and a.datname = df.target_database()
   ) end::integer
 $$;
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -9,6 +10,7 @@ import asyncpg
 import pytest
 
 from pgflows.database import connections as db
+from pgflows.database.migrations.scripts import sql_directory
 from pgflows.database.session_settings import BY_KEY, NODE, OWN
 from tests.conftest import OWNER, Database
 from tests.database.strange import STRANGE, alter, known
@@ -144,3 +146,20 @@ async def test_every_setting_of_the_server_is_fixed_or_known_not_to_matter(
     assert found - custom - left - set(OWN) - set(BY_KEY) == set()
     assert left & (set(OWN) | set(BY_KEY)) == set()
     assert {name for name in STRANGE if "." not in name} <= set(OWN) | set(BY_KEY) | left
+
+
+LITERAL = re.compile(r"--[^\n]*|(\b[eE])?'((?:[^']|'')*)'")
+
+
+@pytest.mark.parametrize("folder", ["df", "functions"])
+def test_no_function_depends_on_what_a_backslash_means(folder: str) -> None:
+    """Where standard_conforming_strings is off, a backslash in a plain literal is an escape. A
+    function's text is read with the setting of whoever calls it.
+    """
+    found = [
+        f"{path.name}: {literal[0]}"
+        for path in (sql_directory() / folder).glob("*.sql")
+        for literal in LITERAL.finditer(path.read_text("utf-8"))
+        if literal[2] and "\\" in literal[2] and not literal[1]
+    ]
+    assert found == []
