@@ -210,6 +210,8 @@ MAY_RUN = {
     "pgflows._withdraw",
     "pgflows._open",
     "pgflows._link",
+    "pgflows._nodes_of",
+    "pgflows._executions_of",
     "pgflows.take",
     "pgflows.put",
     "pgflows.finish",

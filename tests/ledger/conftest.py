@@ -131,7 +131,7 @@ class Books:
         )
         await admin.close()
 
-    async def until_blocked(self, name: str = "pgflows") -> None:
+    async def until_blocked(self, name: str = "pgflows command") -> None:
         """Returns when a session of that name waits for a lock."""
         await self._until(BLOCKED, name, what=f"a session {name!r} that waits for a lock")
 
