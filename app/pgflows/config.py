@@ -31,6 +31,9 @@ class Settings(BaseSettings):
         None, description="Where engines reach the steps; unset means http://HOST:PORT"
     )
     api_keys: Urls = Field((), description="Keys of the control API; needed beyond loopback")
+    allowed_hosts: Urls = Field(
+        (), description="Names, besides those of loopback, that the API without keys answers to"
+    )
     http_targets: Urls = Field(
         (), description="URL prefixes that df.http may call besides the registered base URLs"
     )
@@ -47,12 +50,23 @@ class Settings(BaseSettings):
     )
     otlp_endpoint: str | None = Field(None, description="Where spans go; unset means no tracing")
 
-    @field_validator("api_keys", "http_targets", mode="before")
+    @field_validator("api_keys", "allowed_hosts", "http_targets", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for entry in value:
+            if not re.fullmatch(r"[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]", entry):
+                raise ValueError(
+                    f"{entry!r} is not a host name: write a name or an address (IPv6 in brackets), "
+                    "without scheme, port and wildcards"
+                )
+        return tuple(entry.strip("[]").lower().removesuffix(".") for entry in value)
 
     @field_validator("http_targets")
     @classmethod

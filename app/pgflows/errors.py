@@ -11,7 +11,8 @@ PgflowsError
 │   └── DatabaseGone          the database that is named does not exist
 ├── RequestError              what the caller asked for cannot be done; nothing was changed
 │   ├── WorkflowNotFound      ├── InvalidInput      ├── InputTooLarge      ├── IdempotencyConflict
-│   ├── InstanceNotFound      ├── StepNotFound      ├── InvalidRequest     └── Unauthorized
+│   ├── InstanceNotFound      ├── StepNotFound      ├── InvalidRequest     ├── Unauthorized
+│   └── Forbidden
 ├── ServiceUnavailable        the service or its database is away; the same request may work later
 ├── SignatureRefused          a push that this deployment did not sign
 ├── OutcomeRefused            what a step returned cannot be stored
@@ -141,6 +142,10 @@ class InvalidRequest(RequestError):
 
 class Unauthorized(RequestError):
     """The request needs a valid API key."""
+
+
+class Forbidden(RequestError):
+    """The request names a host, or comes from a web page, that the service does not answer to."""
 
 
 class ServiceUnavailable(PgflowsError):

@@ -32,7 +32,7 @@ async def over_asgi(fastapi: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(app=fastapi, raise_app_exceptions=False)
     async with (
         fastapi.router.lifespan_context(fastapi),
-        httpx.AsyncClient(transport=transport, base_url="http://service") as http,
+        httpx.AsyncClient(transport=transport, base_url="http://localhost") as http,
     ):
         yield http
 

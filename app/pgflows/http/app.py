@@ -3,10 +3,21 @@
     service = FastAPI(lifespan=lambda fastapi: pgflows_lifespan(fastapi, app, prefix="/pgflows"))
     service.include_router(create_pgflows_router(app, prefix="/pgflows"))
 
-A service with a lifespan of its own enters `pgflows_lifespan` inside it, as any async context
-manager. Engines call the steps at the base URL: PGFLOWS_BASE_URL must then include the prefix;
-if it is unset, http://HOST:PORT plus the prefix is taken. If no other middleware has to see
-pushes, `service.add_middleware(PushMiddleware, prefix="/pgflows")` makes them faster.
+A service with a lifespan of its own enters `pgflows_lifespan` inside it:
+
+    @asynccontextmanager
+    async def lifespan(fastapi: FastAPI) -> AsyncIterator[None]:
+        async with pgflows_lifespan(fastapi, app, prefix="/pgflows"):
+            yield
+
+    service = FastAPI(lifespan=lifespan)
+    service.include_router(create_pgflows_router(app, prefix="/pgflows"))
+
+Engines call the steps at the base URL: PGFLOWS_BASE_URL must then include the prefix. If it is
+unset, the base URL is http://HOST:PORT plus the prefix. Pushes are faster if a middleware takes
+them before any other sees them:
+
+    service.add_middleware(PushMiddleware, prefix="/pgflows")
 """
 
 from __future__ import annotations
@@ -17,15 +28,15 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI
-from fastapi.responses import RedirectResponse
 from starlette.types import Receive, Scope, Send
 
 from pgflows import telemetry
 from pgflows.config import Settings
 from pgflows.errors import PgflowsError
+from pgflows.http.docs import add_docs
 from pgflows.http.problems import install_handlers
 from pgflows.http.router import create_pgflows_router
-from pgflows.http.service import Service, open_service
+from pgflows.http.service import open_service
 from pgflows.http.steps import PushMiddleware
 from pgflows.registry import WorkflowApp
 
@@ -68,10 +79,16 @@ def create_app(
             fastapi.state.failure = e  # for who runs the server: the reason in one line
             raise
 
-    fastapi = Api(title="pgflows", version=_version(), description=DESCRIPTION, lifespan=lifespan)
+    fastapi = Api(
+        title="pgflows",
+        version=_version(),
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        openapi_url=None,  # no page of FastAPI's: they load scripts of other servers
+    )
     install_handlers(fastapi)
     fastapi.include_router(create_pgflows_router(app))
-    fastapi.add_api_route("/", _to_docs, include_in_schema=False)
+    add_docs(fastapi)
     if telemetry.setup(settings or app.settings):
         telemetry.instrument(fastapi)  # and every push passes through it
     else:
@@ -88,7 +105,7 @@ async def pgflows_lifespan(
     dsn: str | None = None,
     prefix: str = "",
     with_engine: bool = False,
-) -> AsyncIterator[Service]:
+) -> AsyncIterator[None]:
     """Open what the routes of `create_pgflows_router` need, and close it in order.
 
     The database must be migrated (`pgflows migrate`). Without `dsn`, the setting is taken.
@@ -97,12 +114,7 @@ async def pgflows_lifespan(
         app, settings or app.settings, dsn=dsn, prefix=prefix, with_engine=with_engine
     ) as service:
         fastapi.state.pgflows = service
-        yield service
-
-
-async def _to_docs() -> RedirectResponse:
-    """For who opens the service in a browser."""
-    return RedirectResponse("/docs")
+        yield
 
 
 def _version() -> str:

@@ -23,6 +23,7 @@ from starlette.types import Message, Receive
 
 from pgflows.database.faults import is_away
 from pgflows.errors import (
+    Forbidden,
     IdempotencyConflict,
     InputTooLarge,
     InstanceNotFound,
@@ -53,6 +54,7 @@ STATUS: Mapping[type[PgflowsError], int] = {
     InputTooLarge: 413,
     IdempotencyConflict: 409,
     Unauthorized: 401,
+    Forbidden: 403,
     SignatureRefused: 401,
     ServiceUnavailable: 503,
 }

@@ -71,7 +71,7 @@ Wait = Annotated[
 control = APIRouter(
     route_class=ControlRoute,
     dependencies=[Depends(bearer)],
-    responses=documented(401, 422, 503),
+    responses=documented(401, 403, 422, 503),
     tags=["workflows"],
 )
 health_routes = APIRouter(route_class=ProblemRoute, tags=["health"])
@@ -204,3 +204,20 @@ async def readyz(service: DepService, response: Response) -> Ready:
     ready = await health.check(service.pool)
     response.status_code = 200 if ready.status == "ready" else 503
     return ready
+
+
+def _answer_head(router: APIRouter) -> None:
+    """HEAD is answered as GET is; the server leaves the body out."""
+    routes = [r for r in router.routes if isinstance(r, APIRoute)]
+    for route in [r for r in routes if "GET" in (r.methods or ())]:
+        router.add_api_route(
+            route.path,
+            route.endpoint,
+            methods=["HEAD"],
+            response_class=route.response_class,
+            include_in_schema=False,
+        )
+
+
+_answer_head(control)
+_answer_head(health_routes)
