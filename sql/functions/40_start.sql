@@ -4,8 +4,6 @@
 --   _check_start     says what is wrong with a workflow's name, an input or attributes
 --   _link            ties the orchestrator's id to the instance, as the owner
 --   _misfit          what is wrong with an input, as far as SQL can see: types and required fields of the top level
---   revive           starts the graph of a run that failed, or that nobody began, anew; recorded steps answer
---                    from the ledger
 
 create or replace function pgflows._fits(p_value jsonb, p_schema jsonb, p_definitions jsonb)
 returns boolean language sql immutable as $$
@@ -149,37 +147,5 @@ returns void language sql security definer set search_path = pg_catalog, pg_temp
   from pgflows.df_runs r where r.instance_id = p_instance_id
 $$;
 
-create or replace function pgflows.revive(p_instance_id uuid)
-returns text language plpgsql set search_path = pg_catalog, pg_temp as $$
-declare
-  v_instance pgflows.instances;
-  v_graph text;
-  v_df_id text;
-  v_before text;
-begin
-  select * into v_instance from pgflows.instances i where i.instance_id = p_instance_id for update;
-  if not found then
-    raise exception 'there is no instance %', p_instance_id using errcode = 'PF014', detail = jsonb_build_object('instance_id', p_instance_id);
-  end if;
-  if v_instance.status not in ('failed', 'pending') then
-    raise exception 'instance % is %, only a failed or a pending one can be revived', p_instance_id, v_instance.status
-      using errcode = 'PF011', detail = jsonb_build_object('instance_id', p_instance_id, 'status', v_instance.status);
-  end if;
-  select r.df_id into v_before from pgflows.df_runs r where r.instance_id = p_instance_id order by r.n desc limit 1;
-  select w.graph into v_graph from pgflows.workflows w where w.name = v_instance.workflow and w.version = v_instance.version;
-  if v_graph is null then
-    raise exception 'workflow % version % is not defined any more', v_instance.workflow, v_instance.version using errcode = 'PF010';
-  end if;
-  update pgflows.instances set status = 'pending', error = null, ended_at = null where instance_id = p_instance_id;
-  update pgflows.step_runs set status = 'requested', error = null, retry_at = null, ended_at = null, service_id = null
-  where instance_id = p_instance_id and status in ('failed', 'cancelled');
-  v_df_id := pgflows._restart(v_graph, coalesce(v_instance.label, v_instance.workflow));
-  perform pgflows._link(p_instance_id, v_df_id, 'pgflows_run');
-  if v_instance.status = 'pending' then
-    perform pgflows._withdraw(v_before, 'revived as ' || v_df_id);
-  end if;
-  return v_df_id;
-end $$;
-
-revoke all on function pgflows._check_start, pgflows._started_before, pgflows._open, pgflows._link, pgflows.revive from public;
+revoke all on function pgflows._check_start, pgflows._started_before, pgflows._open, pgflows._link from public;
 grant execute on function pgflows._open, pgflows._link to pgflows_run;

@@ -16,22 +16,21 @@ begin
   );
 end $$;
 
--- Ends a live instance; one that has ended stays as it is. The orchestrator's row is taken first, as the trigger on
--- df.instances does, and only an instance that is still live afterwards is written here.
+-- Ends a live instance; one that has ended stays as it is. Where df is ours, its row is taken first, as by the trigger on
+-- df.instances, and only an instance that is still live afterwards is written here. The extension hears of it from
+-- pgflows.sweep: what its df.cancel does at once would outlive a rollback.
 create or replace function pgflows.cancel_instance(p_id text, p_reason text default null)
 returns jsonb language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_instance uuid := pgflows._find_instance(p_id);
   v_df_id text := pgflows._current_run(v_instance);
-  v_reason text := coalesce(p_reason, 'cancelled by request');
+  v_error jsonb := jsonb_build_object('type', 'Cancelled', 'message', coalesce(p_reason, 'cancelled by request'));
 begin
   if not pgflows.has_ended(v_instance) then
-    if v_df_id is not null then
-      perform df.cancel(v_df_id, v_reason);
+    if v_df_id is not null and pgflows.df_is_ours() then
+      perform df.cancel(v_df_id, v_error ->> 'message');
     end if;
-    update pgflows.instances i
-    set status = 'cancelled', ended_at = coalesce(i.ended_at, clock_timestamp()),
-      error = jsonb_build_object('type', 'Cancelled', 'message', v_reason)
+    update pgflows.instances i set status = 'cancelled', ended_at = coalesce(i.ended_at, clock_timestamp()), error = v_error
     where i.instance_id = v_instance and i.status in ('pending', 'running', 'cancelled');
     if found then
       update pgflows.step_runs s set status = 'cancelled', ended_at = clock_timestamp()

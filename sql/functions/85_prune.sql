@@ -5,10 +5,13 @@
 create or replace function pgflows.prune(p_age interval, p_most integer)
 returns integer language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-  v_orchestrated integer := case when pgflows.df_is_ours() then df._prune(p_age, p_most) else 0 end;
+  v_orchestrated integer := 0;
   v_ids uuid[];
   v_runs text[];
 begin
+  if pgflows.df_is_ours() then
+    v_orchestrated := df._prune(p_age, p_most);
+  end if;
   -- ids are ordered by time, so the oldest are the first of the primary key
   select array_agg(old.instance_id) into v_ids from (
     select i.instance_id from pgflows.instances i

@@ -15,13 +15,17 @@ from dataclasses import dataclass
 from pgflows.config import Settings
 from pgflows.database.connections import MAINTENANCE, Connection, connect
 from pgflows.database.faults import ANY, is_away
+from pgflows.database.orchestrator import df_is_ours
 from pgflows.maintenance.pruning import PRUNE_EVERY_SECONDS, prune
+from pgflows.maintenance.reviver import JUDGE_EVERY_SECONDS, Reviver
+from pgflows.maintenance.sweeper import SWEEP_EVERY_SECONDS, sweep
 
 log = logging.getLogger("pgflows.maintenance")
 
 LEAD = "select pgflows.lead()"
 ASK_EVERY_SECONDS = 2.0  # how long a dead leader's place may stay empty
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 5.0  # between attempts to reach the database
+IDLE_SHARE = 4  # a chore that takes long rests for this many times as long
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class Chore:
     name: str
     every_seconds: float
     run: Callable[[Connection], Awaitable[object]]
+    beside_extension_only: bool = False
 
 
 @asynccontextmanager
@@ -48,7 +53,11 @@ async def open_maintenance(settings: Settings, *, dsn: str) -> AsyncIterator[Non
 def chores(settings: Settings) -> list[Chore]:
     """What there is to do."""
     return [
-        Chore("pruning", PRUNE_EVERY_SECONDS, lambda conn: prune(conn, settings.retention_days))
+        Chore("pruning", PRUNE_EVERY_SECONDS, lambda conn: prune(conn, settings.retention_days)),
+        Chore("the sweep of statuses", SWEEP_EVERY_SECONDS, sweep, beside_extension_only=True),
+        Chore(
+            "the revival of runs", JUDGE_EVERY_SECONDS, Reviver().revive, beside_extension_only=True
+        ),
     ]
 
 
@@ -62,7 +71,8 @@ async def keep(dsn: str, chores: Sequence[Chore]) -> None:
                 pause = FIRST_PAUSE_SECONDS
                 await _wait_for_lead(conn)
                 log.info("this process leads maintenance")
-                await _lead(conn, chores)
+                ours = await df_is_ours(conn)
+                await _lead(conn, [c for c in chores if not (ours and c.beside_extension_only)])
             finally:
                 conn.terminate()
         except ANY as e:
@@ -84,10 +94,11 @@ async def _lead(conn: Connection, chores: Sequence[Chore]) -> None:
     while True:
         chore = min(chores, key=due.__getitem__)
         await asyncio.sleep(due[chore] - clock())
+        began = clock()
         try:
             await chore.run(conn)
         except Exception as e:
             if is_away(e) or conn.is_closed():
                 raise
             log.exception("%s failed; it is tried again", chore.name)
-        due[chore] = clock() + chore.every_seconds
+        due[chore] = clock() + max(chore.every_seconds, IDLE_SHARE * (clock() - began))
