@@ -9,10 +9,10 @@ from tests.acceptance.conftest import Deployment
 ENGINE_POINTS = [
     "before_claim",
     "after_claim_instance",
-    "before_ride",
-    "before_ride:3",
-    "after_ride",
-    "after_ride:4",
+    "before_batch",
+    "before_batch:3",
+    "after_batch",
+    "after_batch:4",
     "after_answer",
     "after_answer:2",
 ]

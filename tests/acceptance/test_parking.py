@@ -44,7 +44,7 @@ DUE_QUERY = "select prosrc from pg_proc where oid = 'df._claim(uuid,integer,bool
 FIRST = "select min(wake_at) from df._work where owner is null"  # of df._heartbeat
 BEGUN = (
     "select pid, query_start from pg_stat_activity where datname = current_database() "
-    "and application_name in ('pgflows engine', 'pgflows lane') and query_start is not null"
+    "and application_name in ('pgflows engine', 'pgflows batches') and query_start is not null"
 )
 
 

@@ -48,7 +48,7 @@ async def running_engine(database: Database, **settings: Any) -> AsyncIterator[N
     """An engine in this process, until the block ends."""
     given = Settings.model_validate({"run_dsn": database.run_dsn} | settings)
     async with open_engine(given, dsn=database.dsn) as engine:
-        task = asyncio.create_task(engine.run())
+        task = asyncio.create_task(engine.serve())
         try:
             yield
         finally:

@@ -39,7 +39,7 @@ async def _run_until_signal(settings: Settings, dsn: str) -> None:
             if not needed:
                 await asyncio.Event().wait()
             async with open_engine(settings, dsn=dsn) as running:
-                await running.run()
+                await running.serve()
 
     task = asyncio.create_task(run())
     on_signals(task.cancel)

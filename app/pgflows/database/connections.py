@@ -49,7 +49,7 @@ class Kind:
 
 
 ENGINE = Kind("pgflows engine", {**OWN, **BY_KEY})
-BATCHES = Kind("pgflows lane", {**OWN, **BY_KEY, "df.in_workflow": "true"})
+BATCHES = Kind("pgflows batches", {**OWN, **BY_KEY, "df.in_workflow": "true"})
 NODES = Kind("pgflows node", NODE, caches_statements=False)
 CLAIMS = Kind("pgflows claims", {**OWN, **BY_KEY, "synchronous_commit": "off"}, durable=False)
 RECORDS = Kind("pgflows records", {**OWN, **BY_KEY})

@@ -11,19 +11,39 @@ import json
 import logging
 import uuid
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import asyncpg
 
-from pgflows.engine.node.graph import Graph, build
+from pgflows.engine.node.graph import Node, build
 from pgflows.engine.node.results import Result
-from pgflows.engine.walk.run import Claim
 
 log = logging.getLogger("pgflows.engine")
 
-MOST_TEMPLATES = 500
+MOST_TEMPLATES = 500  # graphs that are kept
 CLAIM = "select * from df._claim($1, $2, $3)"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What df._claim answered for one instance.
+
+    `before` holds the nodes that had ended by then. Statements run in `database`, None for the
+    engine's. `calls` are the types of nodes that the role may call over HTTP with.
+    """
+
+    instance: str
+    token: uuid.UUID
+    label: str | None
+    role: str
+    variables: Mapping[str, str]
+    root: Node
+    before: Mapping[str, tuple[str, str, Result]] = field(default_factory=dict)
+    state: Mapping[str, Any] = field(default_factory=dict)
+    database: str | None = None
+    calls: frozenset[str] = frozenset()
 
 
 class Claims:
@@ -33,42 +53,39 @@ class Claims:
         self._conn = conn
         self._engine = engine
         self._turn = asyncio.Lock()
-        self._templates: OrderedDict[bytes, Graph] = OrderedDict()
+        self._templates: OrderedDict[bytes, Node] = OrderedDict()
 
     async def open(self, before: uuid.UUID | None) -> None:
-        """Announces the engine; what its earlier session held becomes free."""
+        """Announces the engine. What its earlier session held becomes free."""
         async with self._turn:
             await self._conn.execute("select df._open_engine($1, $2)", self._engine, before)
 
     async def close(self, *, failed: bool = False) -> None:
-        """Gives every run back. `failed`: one of them may be the reason for this end."""
+        """Gives every run back. `failed`: one of them may have caused this end."""
         async with self._turn:
             await self._conn.execute("select df._close_engine($1, $2)", self._engine, failed)
 
     async def beat(self) -> tuple[dt.datetime, bool, dt.datetime | None]:
-        """The database's time, whether this engine still counts as alive, when the next instance is
-        due.
-        """
+        """The database's time, whether this engine counts as alive, and when work is due next."""
         async with self._turn:
             [row] = await self._conn.fetch("select * from df._heartbeat($1)", self._engine)
         return row["at"], row["alive"], row["due"]
 
-    async def hurry(self) -> None:
+    async def commit_async(self) -> None:
         """From now on claims and heartbeats do not wait for the disk."""
         async with self._turn:
             await self._conn.execute("set synchronous_commit = off")
 
-    async def claim(self, most: int, *, promise: bool) -> list[asyncpg.Record]:
-        """Up to `most` free instances, ours from now on. `promise`: the next call comes within
-        60 ms, so starts need not notify.
+    async def claim(self, most: int, *, polls: bool) -> list[asyncpg.Record]:
+        """Up to `most` free instances, which this engine owns from now on. `polls`: the next call
+        comes within 60 ms, so starts need not notify.
         """
         async with self._turn:
-            return await self._conn.fetch(CLAIM, self._engine, most, promise)
+            return await self._conn.fetch(CLAIM, self._engine, most, polls)
 
     async def resolve(self, rows: Sequence[asyncpg.Record]) -> list[Claim]:
-        """Claims with their graphs. Only an instance that was begun before needs its nodes.
-
-        What cannot be read as a graph goes back, and stops none of the others.
+        """Claims with their graphs. Nodes are read of instances that were begun before, or have no
+        prepared graph. An instance whose graph cannot be read is given back; the others go on.
         """
         unknown = [
             r["instance_id"] for r in rows if r["state"] is not None or r["template"] is None
@@ -112,7 +129,7 @@ class Claims:
             frozenset(row["calls"]),
         )
 
-    async def _template(self, key: bytes, root: str) -> Graph:
+    async def _template(self, key: bytes, root: str) -> Node:
         graph = self._templates.get(key)
         if graph is None:
             async with self._turn:
@@ -124,7 +141,7 @@ class Claims:
         return graph
 
     async def release(self, instance: str, token: uuid.UUID, reason: str | None) -> None:
-        """Gives one run back; with a reason it counts as a failure of the engine on it."""
+        """Gives one run back. With a reason it counts as a failure of the engine on this run."""
         async with self._turn:
             await self._conn.execute("select df._release($1, $2, $3)", instance, token, reason)
 

@@ -1,65 +1,68 @@
-"""How many calls go to one server at once, or statements of one role; who waits for a place."""
+"""How many calls go to one server at once, or statements of one role, and who waits for a slot."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 
-TURN_SECONDS, FLOWS_SECONDS = 2.0, 0.5
+WAIT_SECONDS = 2.0  # the longest wait for a slot
+FLOWS_SECONDS = 0.5  # slots are given out in good time while nobody waits for longer than this
 
 
-class Gate:
-    """Some places, given out in the order of the asking, to who waits so many seconds at most.
+class Limiter:
+    """A fixed number of slots, granted first come, first served.
 
-    A semaphore with a time-out: `asyncio.timeout` around one would cost more than a call's turn.
+    A semaphore with a time-out; `asyncio.timeout` around one would cost more than the wait.
     """
 
-    def __init__(self, places: int, seconds: float = TURN_SECONDS) -> None:
-        self._free = places
+    def __init__(self, slots: int, seconds: float = WAIT_SECONDS) -> None:
+        self._free = slots
         self._seconds = seconds
         self._waiting: dict[asyncio.Future[bool], float] = {}
 
-    def crowded(self, enough: int) -> bool:
-        """More than enough wait, though none of them for long: more work would only wait too.
+    def crowded(self, limit: int) -> bool:
+        """True if more than `limit` callers wait, and none of them for long: another would only
+        wait too.
 
-        Where somebody has waited for long, others need not wait because of it.
+        Once somebody has waited for long, the slots may be blocked, and callers that need others
+        should not be held back because of it.
         """
-        if len(self._waiting) <= enough:
+        if len(self._waiting) <= limit:
             return False
         return time.monotonic() - next(iter(self._waiting.values())) < FLOWS_SECONDS
 
     async def enter(self) -> bool:
-        """False where no place became free in time."""
+        """Takes a slot. Returns False if none became free within the limiter's seconds."""
         if self._free:
             self._free -= 1
             return True
         loop = asyncio.get_running_loop()
         turn: asyncio.Future[bool] = loop.create_future()
         self._waiting[turn] = time.monotonic()
-        timer = loop.call_later(self._seconds, _tell, turn, False)
+        timer = loop.call_later(self._seconds, _answer, turn, False)
         try:
             return await turn
         except asyncio.CancelledError:
             if not turn.cancelled() and turn.result():
-                self.release()  # its turn had come
+                self.release()  # the slot was granted before the cancellation was noticed
             raise
         finally:
             timer.cancel()
             self._waiting.pop(turn, None)
 
     def release(self) -> None:
-        """Hands the place to who has waited longest; nobody who comes now is before them."""
+        """Gives the slot to the caller that has waited longest."""
         while self._waiting:
             turn = next(iter(self._waiting))
             del self._waiting[turn]
-            if _tell(turn, True):
+            if _answer(turn, True):
                 return
         self._free += 1
 
 
-def _tell(turn: asyncio.Future[bool], yes: bool) -> bool:
-    """False where nobody listens any more."""
+def _answer(turn: asyncio.Future[bool], granted: bool) -> bool:
+    """Returns False if nobody waits for this answer any more."""
     if turn.done():
         return False
-    turn.set_result(yes)
+    turn.set_result(granted)
     return True

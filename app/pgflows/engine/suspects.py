@@ -1,8 +1,8 @@
 """Runs whose statement seems to have taken the whole server down.
 
-The session of such a statement ends without a word, while the server tells all others that one of
-its processes died. The engine cannot count that against the run before the server is back, so what
-it saw is kept from one session with the database to the next.
+The session of such a statement ends in silence, while the server tells all other sessions that one
+of its processes died. The engine can count that against the run only when the server is back, so
+what it saw is kept from one session of the engine to the next.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Release = Callable[[str, uuid.UUID, str], Awaitable[None]]
 
 
 class Suspects:
-    """What one engine saw; it outlives the engine's sessions."""
+    """What one engine saw. It outlives the engine's sessions."""
 
     def __init__(self) -> None:
         self._silent: dict[str, tuple[uuid.UUID, str]] = {}
@@ -36,17 +36,17 @@ class Suspects:
         self._silent[instance] = (token, reason)
 
     def drop(self, instance: str) -> None:
-        """The database knows by now."""
+        """The database knows it now."""
         self._silent.pop(instance, None)
 
     def settle(self) -> None:
-        """The engine's session is over: without a crash of the server, silence says nothing."""
+        """The engine's session is over. If the server did not crash, silence means nothing."""
         if self._crashed:
             self._known |= self._silent
         self._silent, self._crashed = {}, False
 
     async def tell(self, release: Release) -> None:
-        """Counts it against the runs, with the claims that they still have."""
+        """Counts it against the runs, under the claims that they still have."""
         while self._known:
             instance, (token, reason) = next(iter(self._known.items()))
             log.warning("instance %s: %s", instance, reason)

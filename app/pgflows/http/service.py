@@ -177,7 +177,7 @@ async def _define(connection: PoolConnection, workflow: Rendered) -> None:
 
 @asynccontextmanager
 async def _running(engine: Engine) -> AsyncIterator[None]:
-    task = asyncio.create_task(engine.run(), name="pgflows engine")
+    task = asyncio.create_task(engine.serve(), name="pgflows engine")
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""HTTP nodes: who may be called, the call, and calling again while a step service is away."""
+"""The calls of HTTP nodes, and calling again while a step service is away."""
 
 from __future__ import annotations
 
@@ -14,17 +14,24 @@ from urllib.parse import SplitResult, urlsplit
 import aiohttp
 from aiohttp.abc import AbstractResolver
 
+from pgflows.crash import crash_point
 from pgflows.engine.call import multipart
-from pgflows.engine.call.http11 import UNSENDABLE, Answer, Pushes, TooLarge
-from pgflows.engine.call.targets import GuardedResolver, NotPublic, Targets, refusal
-from pgflows.engine.limiter import Gate
+from pgflows.engine.call.base_urls import BaseUrls
+from pgflows.engine.call.http11 import UNSENDABLE, Answer, Http11, TooLarge
+from pgflows.engine.call.targets import GuardedResolver, NotPublic, refusal
+from pgflows.engine.limiter import Limiter
 from pgflows.engine.node.results import NodeFailed, Refused, Result, storable
 
 AGAIN = frozenset({409, 429, 502, 503, 504})
-FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
+FIRST_PAUSE = 0.05  # seconds before a call is repeated; doubled each time
+LONGEST_PAUSE = 5.0  # seconds
+LONGEST_RETRY_AFTER = 86_400.0  # seconds
+DEFAULT_TIMEOUT = 30  # seconds for a whole call
+KEEP_ALIVE = 60  # seconds that an unused connection is kept
+CONNECTIONS = 100  # calls at once to one server
 METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH")
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-# Another host behind the same address, or a second request inside the first one's body.
+# These could name another host behind the same address, or hide a second request in the body.
 FRAMING = frozenset(
     {"host", "content-length", "transfer-encoding", "connection", "upgrade", "expect", "te"}
     | {"trailer", "keep-alive", "proxy-connection", "proxy-authorization"}
@@ -32,39 +39,35 @@ FRAMING = frozenset(
 TEXTUAL = ("text/", "json", "xml", "javascript", "x-www-form-urlencoded", "yaml", "csv")
 
 
-class Outbound:
-    """The engine's HTTP client: connections are reused, redirects are answers, not instructions."""
+class Calls:
+    """The engine's HTTP client. Connections are reused; redirects are answers and not followed."""
 
     def __init__(
-        self,
-        targets: Targets,
-        most: int,
-        connections: int = 100,
-        resolver: AbstractResolver | None = None,
+        self, base_urls: BaseUrls, most: int, resolver: AbstractResolver | None = None
     ) -> None:
-        self.targets = targets
+        self._base_urls = base_urls
+        self._targets = base_urls.targets
         self._most = most
-        self._connections = connections
-        self._gates: dict[str, Gate] = {}
-        self._pushes = Pushes(most)
+        self._limiters: dict[str, Limiter] = {}
+        self._http11 = Http11(most)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=0,
-                keepalive_timeout=60,
-                resolver=GuardedResolver(targets, resolver),
+                keepalive_timeout=KEEP_ALIVE,
+                resolver=GuardedResolver(self._targets, resolver),
             ),
             auto_decompress=True,
             skip_auto_headers=("User-Agent", "Content-Type"),
             cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(),  # the node's own is about the whole call
+            timeout=aiohttp.ClientTimeout(),  # the node's own covers the whole call
         )
-        # a kept connection that the peer closes in mid-call would have GET, PUT and DELETE repeated
+        # aiohttp would repeat GET, PUT and DELETE if the peer closed a kept connection
         self._session._retry_connection = False
         self.calls = 0
         self.repeats = 0
 
     async def close(self) -> None:
-        self._pushes.close()
+        self._http11.close()
         await self._session.close()
 
     async def call(
@@ -72,38 +75,46 @@ class Outbound:
         spec: Mapping[str, Any],
         fill: Callable[[str], str],
         pause: Callable[[float], Awaitable[None]],
-        refresh: Callable[[], Awaitable[None]],
     ) -> Result:
-        """One HTTP node. `fill` puts variables in, `pause` waits before another call, `refresh`
-        re-reads the registered base URLs.
+        """One HTTP node. `fill` puts variables in, `pause` waits before another call.
 
         Calls to a registered base URL are repeated until they are answered: the service may be
         away, busy with the same step, or asking for a later attempt. Raises NodeFailed in the
         contract's words.
         """
+        result = await self._call(spec, fill, pause)
+        crash_point("after_answer")
+        return result
+
+    async def _call(
+        self,
+        spec: Mapping[str, Any],
+        fill: Callable[[str], str],
+        pause: Callable[[float], Awaitable[None]],
+    ) -> Result:
         url, method = fill(spec["url"]), spec["method"]
         headers = {k: fill(str(v)) for k, v in (spec.get("headers") or {}).items()}
         _check_request(url, method, headers)
         data = fill(spec["body"]).encode() if spec.get("body") is not None else None
         if (parts := spec.get("parts")) is not None:
             headers["Content-Type"], data = multipart.encode(parts, fill)
-        timeout = spec.get("timeout_seconds") or 30
-        step = self.targets.is_step(url)
-        if not step and not self.targets.is_listed(url):
-            await refresh()
-            step = self.targets.is_step(url)
-        if not step and not self.targets.is_listed(url):
+        timeout = spec.get("timeout_seconds") or DEFAULT_TIMEOUT
+        step = self._targets.is_step(url)
+        if not step and not self._targets.is_listed(url):
+            await self._base_urls.refresh()
+            step = self._targets.is_step(url)
+        if not step and not self._targets.is_listed(url):
             raise Refused(refusal(url))
         split, seconds = urlsplit(url), FIRST_PAUSE
         while True:
             try:
-                gate = await self._turn(split, pause)
+                limiter = await self._enter(split, pause)
                 try:
                     status, result, wait = await self._once(
                         method, url, split, data, headers, timeout, step
                     )
                 finally:
-                    gate.release()
+                    limiter.release()
             except Unanswered:
                 if not step:
                     raise
@@ -119,21 +130,22 @@ class Outbound:
         storable(result.text)
         return result
 
-    async def _turn(self, url: SplitResult, pause: Callable[[float], Awaitable[None]]) -> Gate:
-        """One of the places at this server, to be released. The time-out of a call does not run
-        meanwhile, and who waits for long does it outside of memory: a slow server must not fill
-        the engine.
-        """
-        gate = self._gates.get(url.netloc)
-        if gate is None:
-            gate = self._gates[url.netloc] = Gate(self._connections)
-        while not await gate.enter():
-            await pause(LONGEST_PAUSE)
-        return gate
+    async def _enter(self, url: SplitResult, pause: Callable[[float], Awaitable[None]]) -> Limiter:
+        """Takes a slot of this server; the caller releases it.
 
-    def crowded(self, enough: int) -> bool:
-        """Whether a server that answers in good time has this many more calls waiting for it."""
-        return any(gate.crowded(enough) for gate in self._gates.values())
+        The time-out of the call does not run meanwhile. A long wait takes place outside of memory,
+        so a slow server does not fill the engine.
+        """
+        limiter = self._limiters.get(url.netloc)
+        if limiter is None:
+            limiter = self._limiters[url.netloc] = Limiter(CONNECTIONS)
+        while not await limiter.enter():
+            await pause(LONGEST_PAUSE)
+        return limiter
+
+    def crowded(self, limit: int) -> bool:
+        """Whether more calls than this wait for a server that answers in good time."""
+        return any(limiter.crowded(limit) for limiter in self._limiters.values())
 
     async def _once(
         self,
@@ -145,12 +157,12 @@ class Outbound:
         seconds: float,
         step: bool,
     ) -> tuple[int, Result, float | None]:
-        """Status, result and Retry-After in seconds; Unanswered where there is no answer."""
+        """Status, result and Retry-After in seconds. Raises Unanswered if there is no answer."""
         self.calls += 1
         began = time.monotonic()
         try:
-            if step and self._pushes.takes(url, split):
-                answer = await self._pushes.call(method, split, headers, body, seconds)
+            if step and self._http11.takes(url, split):
+                answer = await self._http11.call(method, split, headers, body, seconds)
             else:
                 async with asyncio.timeout(seconds):
                     answer = await self._ask(method, url, headers, body)
@@ -204,9 +216,9 @@ async def _read(answer: aiohttp.ClientResponse, most: int) -> bytes:
 
 
 def _check_request(url: str, method: str, headers: Mapping[str, str]) -> None:
-    """What would let a call reach more than its URL says is refused."""
+    """Refuses what would let a call reach more than its URL says."""
     if method not in METHODS:
-        raise Refused(f"Blocked: {method!r} is no method of an HTTP node")
+        raise Refused(f"Blocked: {method!r} is not a method of an HTTP node")
     for name, value in headers.items():
         if not _may_set(name):
             raise Refused(f"Blocked: a node may not set the header {name!r} ({url})")
@@ -220,11 +232,11 @@ def _may_set(header: str) -> bool:
 
 
 class Unanswered(NodeFailed):
-    """Nobody answered: no connection, or no answer in time."""
+    """There was no connection, or no answer in time."""
 
 
 def _decode(raw: bytes, content_type: str | None) -> tuple[str, str]:
-    """Text where the content type says so (UTF-8 unless it names a charset), else base64."""
+    """Text if the content type says so (UTF-8 unless it names a charset), otherwise base64."""
     kind, _, parameters = (content_type or "").lower().partition(";")
     if not kind or any(word in kind for word in TEXTUAL):
         charset = parameters.partition("charset=")[2].split(";")[0].strip(' "') or "utf-8"
@@ -240,6 +252,6 @@ def _decode(raw: bytes, content_type: str | None) -> tuple[str, str]:
 
 def _seconds(header: str | None) -> float | None:
     try:
-        return min(max(float(header), 0.0), 86_400.0) if header else None
+        return min(max(float(header), 0.0), LONGEST_RETRY_AFTER) if header else None
     except ValueError:
         return None

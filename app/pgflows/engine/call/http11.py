@@ -1,7 +1,7 @@
 """HTTP/1.1 as the engine's calls to step services need it, on httptools and kept connections.
 
-Calls of steps are most of what an engine does, and a general client costs three times as much a
-call. What is not plain http to a plain URL is left to that client.
+Calls of steps are most of what an engine does, and a general client costs three times as much for a
+call. Whatever is not plain http to a plain URL is left to that client.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ UNSENDABLE = re.compile(r"[\r\n\0]")
 
 
 class TooLarge(Exception):
-    """The answer has more bytes than this."""
+    """The answer has more bytes than the limit, which is the argument."""
 
 
 @dataclass(slots=True)
@@ -34,8 +34,8 @@ class Answer:
         return next((v for k, v in reversed(self.headers) if k == name), None)
 
 
-class Pushes:
-    """Connections that are kept for the next call. How many there are is the callers' concern."""
+class Http11:
+    """Connections that are kept for the next call. Callers limit how many there are."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -43,6 +43,7 @@ class Pushes:
 
     @staticmethod
     def takes(url: str, split: SplitResult) -> bool:
+        """Whether this client can call the URL."""
         return split.scheme == "http" and not split.fragment and PLAIN.fullmatch(url) is not None
 
     async def call(
@@ -53,8 +54,8 @@ class Pushes:
         body: bytes | None,
         seconds: float,
     ) -> Answer:
-        """Raises OSError where nobody answers (TimeoutError: not in time), TooLarge, or ValueError
-        for what cannot be sent.
+        """Raises OSError if nobody answers (TimeoutError: not in time), TooLarge, or ValueError for
+        what cannot be sent.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
@@ -85,7 +86,7 @@ class Pushes:
 def _request(
     method: str, split: SplitResult, headers: Mapping[str, str], body: bytes | None
 ) -> bytes:
-    """The headers are those of a node: no framing, no Host (outbound.py refuses them)."""
+    """The headers are those of a node: calls.py refuses Host and those that frame a message."""
     target = (split.path or "/") + (f"?{split.query}" if split.query else "")
     lines = [f"{method} {target} HTTP/1.1", f"host: {split.netloc.rpartition('@')[2]}"]
     for name, value in headers.items():
@@ -98,7 +99,7 @@ def _request(
 
 
 class Connection(asyncio.Protocol):
-    """One exchange at a time; what goes wrong in it closes the connection."""
+    """One exchange at a time; an error in it closes the connection."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -142,7 +143,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._answering is None:
-            self.close()  # nobody asked
+            self.close()  # an answer that was not asked for
             return
         try:
             self._parser.feed_data(data)

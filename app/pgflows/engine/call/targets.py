@@ -1,8 +1,8 @@
 """What HTTP nodes may call: registered base URLs of steps, and the prefixes that a setting lists.
 
-A name that a listed prefix holds must not resolve to an address of a private network, this machine
+The host name of a listed prefix must not resolve to an address of a private network, this machine
 or a cloud's metadata service, unless the entry says so (`private:http://inventory.internal/`) or
-holds the address itself. The address that was checked is the one that is connected to.
+the host is an address. The address that was checked is the one that is connected to.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from aiohttp.resolver import DefaultResolver
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 PRIVATE = "private:"
-MOST_KNOWN = 1000
+MOST_KNOWN = 1000  # URLs
 NAT64 = IPv6Network("64:ff9b::/96")
-# What older versions of `ipaddress` take for public, and the address of Azure's own services.
+# What older versions of `ipaddress` call public, and the address of Azure's own services.
 RESERVED = tuple(
     map(ip_network, ("192.0.0.0/24", "168.63.129.16/32", "::/96", "64:ff9b:1::/48", "fec0::/10"))
 )
 
 
 class Targets:
-    """Base URLs (called again on infrastructure failures) and listed prefixes."""
+    """The registered base URLs of steps, and the listed prefixes."""
 
     def __init__(self, prefixes: Iterable[str]) -> None:
         entries = list(prefixes)
@@ -38,7 +38,7 @@ class Targets:
             if p.startswith(PRIVATE) or urlsplit(p).hostname == "localhost"
         }
         self._bases: list[SplitResult] = []
-        self._steps: dict[str, bool] = {}  # what was found of URLs, which are few
+        self._steps: dict[str, bool] = {}  # by URL; there are few
 
     def register(self, base_urls: Iterable[str]) -> None:
         self._bases = [urlsplit(u) for u in base_urls]
@@ -56,7 +56,7 @@ class Targets:
         return _within_any(url, self._prefixes)
 
     def may_be_private(self, host: str) -> bool:
-        """True where the deployment named this host as one of its own network."""
+        """True if the deployment named this host as one of its own network."""
         return host in self._inner or any(base.hostname == host for base in self._bases)
 
 
@@ -90,7 +90,7 @@ def _is_address(host: str) -> bool:
 
 
 def _within_any(url: str, prefixes: Iterable[SplitResult]) -> bool:
-    if CONTROL.search(url):  # urlsplit takes some of these out, others keep them
+    if CONTROL.search(url):  # urlsplit removes some of these, other parsers keep them
         return False
     try:
         split = urlsplit(url)
@@ -126,12 +126,12 @@ def _climbs(path: str) -> bool:
         if path == before:
             break
     else:
-        return True  # nobody escapes that often with good intent
+        return True  # escaped more often than an honest URL is
     return any(p.partition(";")[0].strip() == ".." for p in path.replace("\\", "/").split("/"))
 
 
 def _is_public(host: str) -> bool:
-    """An address of the internet; one that wraps an IPv4 address is judged by that one too."""
+    """True for an address of the internet; an IPv4 address inside it is checked too."""
     address = ip_address(host.partition("%")[0])
     if not _is_global(address):
         return False
@@ -151,11 +151,11 @@ def _is_global(address: IPv4Address | IPv6Address) -> bool:
 
 
 class NotPublic(OSError):
-    """A name with addresses that it has no business to have."""
+    """A name resolves to addresses that are not public."""
 
 
 class GuardedResolver(AbstractResolver):
-    """Resolves names, and drops the addresses that the name has no business to have."""
+    """Resolves names, and drops the addresses that the name must not have."""
 
     def __init__(self, targets: Targets, resolver: AbstractResolver | None = None) -> None:
         self._targets = targets

@@ -1,6 +1,4 @@
-"""An instance's graph in memory: nodes linked to their children, with what can be known before they
-run.
-"""
+"""An instance's graph in memory: nodes linked to their children."""
 
 from __future__ import annotations
 
@@ -18,13 +16,14 @@ from pgflows.compiled import Shape
 
 @dataclass(eq=False)
 class Node:
-    """One row of df.nodes.
+    """One row of df.nodes, and what is computed once for a graph.
 
     `chain` is the node and the ancestors that complete at the same moment with the same result: the
-    THEN whose right side it is, the IF whose branch it is. `rising` is the node and the ancestors
-    that fail with it, up to where a branch ends. `unused` says that nobody looks at the result.
-    A `silent` node gets a row only where it fails: readers of a prepared graph tell its state from
-    the nodes below it. All are computed once for a graph.
+    THEN whose right side it is, the IF whose branch it is. `completes` names those of them that
+    have a row. `rising` is the node and the ancestors that fail with it, up to where an arm ends.
+    `ends` says that the instance completes with the node, `unused` that nobody looks at its result.
+    A `silent` node gets a row only if it fails: readers of a prepared graph tell its state from the
+    nodes below it.
     """
 
     id: str
@@ -38,6 +37,7 @@ class Node:
     parent: Node | None = None
     role: str = ""
     chain: tuple[Node, ...] = ()
+    completes: tuple[str, ...] = ()
     rising: tuple[Node, ...] = ()
     ends: bool = False
     unused: bool = False
@@ -77,25 +77,19 @@ class Node:
         return [n for n in (self.left, self.right, self.condition, *self.extra) if n is not None]
 
     @property
-    def branches(self) -> list[Node]:
+    def arms(self) -> list[Node]:
         """The arms of a JOIN or RACE in order."""
         return [n for n in (self.left, self.right, *self.extra) if n is not None]
 
 
-@dataclass(frozen=True)
-class Graph:
-    root: Node
-    nodes: Mapping[str, Node]
-
-
 Row = Mapping[str, Any] | Record
-BOUNDARIES = ("JOIN", "RACE", "LOOP")
+BOUNDARIES = ("JOIN", "RACE", "LOOP")  # a failure below one is reported in its words
 
 
-def build(root_id: str, rows: Sequence[Row], *, prepared: bool = False) -> Graph:
-    """Links the rows of one instance, or of a prepared graph.
+def build(root_id: str, rows: Sequence[Row], *, prepared: bool = False) -> Node:
+    """Links the rows of one instance, or of a prepared graph; returns the root.
 
-    Raises KeyError where a child is missing, ValueError where the rows are no tree.
+    Raises KeyError if a child is missing, ValueError if the rows are not a tree.
     """
     nodes = {r["id"]: Node(r["id"], r["node_type"], r["query"], r["result_name"]) for r in rows}
     children = {r["id"]: (r["left_node"], r["right_node"]) for r in rows}
@@ -116,7 +110,7 @@ def build(root_id: str, rows: Sequence[Row], *, prepared: bool = False) -> Graph
     for node in nodes.values():
         node.silent = prepared and node.type == "THEN" and node is not root
     _relate(root)
-    return Graph(root, nodes)
+    return root
 
 
 def _adopt(parent: Node, nodes: Mapping[str, Node], child_id: str | None, role: str) -> Node | None:
@@ -130,7 +124,7 @@ def _adopt(parent: Node, nodes: Mapping[str, Node], child_id: str | None, role: 
 
 
 def _relate(root: Node) -> None:
-    """Fills chain, rising and ends from the root down."""
+    """Fills what is computed once, from the root down."""
     todo = [root]
     while todo:
         node = todo.pop()
@@ -146,6 +140,7 @@ def _relate(root: Node) -> None:
             node.rising = (node,) if parent.type in BOUNDARIES else (node, *parent.rising)
             node.unused = _is_unused(node)
             node.in_loop = parent.in_loop or parent.type == "LOOP"
+        node.completes = tuple(n.id for n in node.chain if not n.silent)
         todo.extend(node.children)
 
 

@@ -1,9 +1,9 @@
 """A user's statement as one call to the server: effect, result as JSON, and checkpoint in one trip.
 
-The server function df._once runs a text that must answer its rows as JSON, so the statement is
-wrapped, and for that the names and types of its columns must be known. They are, from the second
-time on that a node of the same text is run with values of the same kinds. What cannot be wrapped
-stays on the long way.
+The server function df._once runs a text that answers its rows as JSON, so the statement is
+wrapped, and for that the names and types of its columns must be known. They are known from the
+second time that a node of the same text runs with values of the same kinds. A statement that cannot
+be wrapped takes a transaction of several round trips.
 """
 
 from __future__ import annotations
@@ -40,12 +40,15 @@ AS_JSON = {
     "float8": FINITE,
 }
 NOTHING = '\'{"rows":[],"row_count":0}\''
-MOST = 2000
+MOST_KNOWN = 2000  # statements whose wrapping is kept
 
 
 @dataclass(frozen=True)
-class Shape:
-    """The wrapping of one statement: what goes before and after its text, and about its result."""
+class Wrapping:
+    """What goes before and after the text of a statement.
+
+    `keeps_order`: jsonb keeps the order of its columns; `has_json`: a column is jsonb.
+    """
 
     before: str
     after: str
@@ -56,32 +59,32 @@ class Shape:
         return f"{self.before}{text.strip().removesuffix(';')}\n{self.after}"
 
 
-class Shapes:
-    """The shapes that are known, and the statements that are known to have none."""
+class Wrappings:
+    """The wrappings that are known, and None for the statements that are known to have none."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[Key, Shape | None] = OrderedDict()
+        self._known: OrderedDict[Key, Wrapping | None] = OrderedDict()
 
-    def find(self, key: Key) -> Shape | None:
+    def find(self, key: Key) -> Wrapping | None:
         return self._known.get(key)
 
     def learn(self, key: Key, text: str, attributes: Sequence[Attribute]) -> None:
         if key not in self._known:
-            self.put(key, shape_of(text, attributes))
+            self.put(key, wrapping_of(text, attributes))
 
-    def put(self, key: Key, shape: Shape | None) -> None:
-        self._known[key] = shape
-        if len(self._known) > MOST:
+    def put(self, key: Key, wrapping: Wrapping | None) -> None:
+        self._known[key] = wrapping
+        if len(self._known) > MOST_KNOWN:
             self._known.popitem(last=False)
 
 
-def shape_of(text: str, attributes: Sequence[Attribute]) -> Shape | None:
-    """None where the statement cannot be wrapped without changing what it means."""
+def wrapping_of(text: str, attributes: Sequence[Attribute]) -> Wrapping | None:
+    """None if the statement cannot be wrapped without changing what it means."""
     kind = WRAPPABLE.match(text)
     if kind is None or (kind[1].lower() == "select" and HIDDEN_CHANGES.search(text)):
         return None
     if not attributes:
-        return Shape("with q as (", f") select {NOTHING}", True, False)
+        return Wrapping("with q as (", f") select {NOTHING}", True, False)
     names = [a.name for a in attributes]
     forms = [AS_JSON.get(a.type.name) if a.type.kind == "scalar" else None for a in attributes]
     if len(set(names)) < len(names) or None in forms:
@@ -97,7 +100,7 @@ def shape_of(text: str, attributes: Sequence[Attribute]) -> Shape | None:
     keys = [name.encode() for name in names]
     ordered = keys == sorted(keys, key=lambda k: (len(k), k))
     has_json = any(a.type.name == "jsonb" for a in attributes)
-    return Shape(f"with q({aliases}) as (", after, ordered, has_json)
+    return Wrapping(f"with q({aliases}) as (", after, ordered, has_json)
 
 
 def _quoted(name: str) -> str:

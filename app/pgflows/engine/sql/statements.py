@@ -2,8 +2,8 @@
 
 Effect and checkpoint commit in one transaction, so a node's effect happens exactly once. What
 cannot run inside a transaction (VACUUM, a CALL that commits) runs by itself first and is
-checkpointed after: at least once. So are nodes of instances whose statements run in another
-database.
+checkpointed afterwards: it happens at least once. So do the statements of instances that run in
+another database.
 """
 
 from __future__ import annotations
@@ -18,35 +18,38 @@ from typing import Any, TypeVar
 
 import asyncpg
 
+from pgflows.crash import crash_point
 from pgflows.database.faults import is_away
 from pgflows.engine.node.results import NodeFailed, Refused, Result, encode_rows, storable
-from pgflows.engine.sql.one_trip import Key, Shape, Shapes
-from pgflows.engine.sql.pools import Login, RolePool, Session
+from pgflows.engine.sql.one_trip import Key, Wrapping, Wrappings
+from pgflows.engine.sql.pools import Login, NodeSession, RolePool
 from pgflows.engine.write.checkpoint import ClaimLost, Columns, Ending, Entry, Write, write
 
 T = TypeVar("T")
 OWN_TRANSACTION = ("25001", "2D000")
-VICTIM, TRIES = ("40001", "40P01"), 6
+VICTIM = ("40001", "40P01")  # PostgreSQL picked the statement to resolve a conflict
+TRIES = 6  # of a statement that is picked
 CONTROL = re.compile(
     r"^(?:\s|--[^\n]*\n|/\*.*?\*/)*(begin|start\s+transaction|commit|end|rollback|abort|savepoint|release"
     r"|prepare\s+transaction)\b",
     re.IGNORECASE | re.DOTALL,
 )
-FATAL = ("FATAL", "PANIC")
-CLAIM_LOST, UNWRAPPABLE = "PF199", ("42", "0A")
+FATAL = ("FATAL", "PANIC")  # severities of what ends a session
+CLAIM_LOST = "PF199"
+UNWRAPPABLE = ("42", "0A")  # classes of errors that the wrapping may have caused
 
 
 class SessionEnded(ConnectionError):
     """The session ended in the middle of a node's statement, perhaps because of it.
 
-    `silent`: without a word of the server, as when its process died; `bystander`: because another
-    session's process died.
+    `silent`: the server said nothing, as when the process of the session died. `server_crashed`:
+    the process of another session died.
     """
 
-    def __init__(self, error: Exception, *, silent: bool, bystander: bool) -> None:
+    def __init__(self, error: Exception, *, silent: bool, server_crashed: bool) -> None:
         super().__init__(f"the session of its statement ended: {error}")
         self.silent = silent
-        self.bystander = bystander
+        self.server_crashed = server_crashed
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +74,19 @@ class Statements:
     def __init__(self, login: Login) -> None:
         self._login = login
         self._pools: dict[tuple[str, str | None], RolePool] = {}
-        self._shapes = Shapes()
+        self._wrappings = Wrappings()
 
-    async def run(self, statement: Statement) -> Result:
+    async def execute(self, statement: Statement) -> Result:
         """Runs one node and its checkpoint.
 
         Raises NodeFailed, ClaimLost, or the connection's error.
         """
+        crash_point("before_statement")
+        result = await self._execute(statement)
+        crash_point("after_statement")
+        return result
+
+    async def _execute(self, statement: Statement) -> Result:
         _check_control(statement.text)
         async with self._pool(statement.role, None).connection(statement.text) as session:
             try:
@@ -92,8 +101,8 @@ class Statements:
             await _checkpoint(session.conn, statement, result)
             return result
 
-    async def run_in(self, database: str, role: str, text: str) -> Result:
-        """Runs a statement in another database; recording it is the caller's.
+    async def execute_in(self, database: str, role: str, text: str) -> Result:
+        """Runs a statement in another database; the caller records it.
 
         Raises NodeFailed or the connection's error.
         """
@@ -106,9 +115,9 @@ class Statements:
                 raise _failed(e, session) from None
             return result
 
-    def crowded(self, enough: int) -> bool:
-        """Whether some role has this many more statements than connections."""
-        return any(pool.crowded(enough) for pool in self._pools.values())
+    def crowded(self, limit: int) -> bool:
+        """Whether more statements of a role than this wait for a connection, and not for long."""
+        return any(pool.crowded(limit) for pool in self._pools.values())
 
     def _pool(self, role: str, database: str | None) -> RolePool:
         key = (role, database)
@@ -116,18 +125,18 @@ class Statements:
             self._pools[key] = RolePool(role, database, self._login)
         return self._pools[key]
 
-    async def _exactly_once(self, session: Session, statement: Statement) -> Result:
-        """In one trip where the statement's shape is known, in a transaction of five otherwise."""
-        shape = self._shapes.find(statement.key) if statement.key else None
-        if shape is not None and statement.key is not None:
+    async def _exactly_once(self, session: NodeSession, statement: Statement) -> Result:
+        """In one round trip if the statement's wrapping is known, otherwise in five."""
+        wrapping = self._wrappings.find(statement.key) if statement.key else None
+        if wrapping is not None and statement.key is not None:
             try:
-                return await _one_trip(session, statement, shape)
+                return await _one_trip(session, statement, wrapping)
             except asyncpg.PostgresError as e:
                 if e.sqlstate == CLAIM_LOST and not await _holds(session, statement.entry):
                     raise ClaimLost(statement.entry.instance) from e
                 if (e.sqlstate or "")[:2] not in UNWRAPPABLE:
                     raise
-                self._shapes.put(statement.key, None)
+                self._wrappings.put(statement.key, None)
         conn = await session.bare()
         transaction = conn.transaction()
         await transaction.start()
@@ -139,11 +148,11 @@ class Statements:
                 await transaction.rollback()
             raise
         except BaseException:
-            conn.terminate()  # in the middle of something: the server rolls back
+            conn.terminate()  # interrupted in the middle: the server rolls back
             raise
         await transaction.commit()
         if statement.key:
-            self._shapes.learn(statement.key, statement.text, attributes)
+            self._wrappings.learn(statement.key, statement.text, attributes)
         return result
 
     async def close(self) -> None:
@@ -152,7 +161,7 @@ class Statements:
 
 
 def _lost(error: asyncpg.PostgresError) -> bool:
-    """The session ended (shutdown, termination, timeout): the run goes on elsewhere."""
+    """The session ended (shutdown, termination, time-out), so the run goes on elsewhere."""
     severity = getattr(error, "severity_en", None)
     return severity in FATAL if severity else isinstance(error, asyncpg.PostgresConnectionError)
 
@@ -166,8 +175,8 @@ def _check_control(text: str) -> None:
 
 
 async def _persistent(attempt: Callable[[], Awaitable[T]]) -> T:
-    """Tries again where PostgreSQL picked the statement as a victim: nothing of it happened, and
-    the other side may go on by now.
+    """Tries again if PostgreSQL picked the statement as a victim: nothing of it happened, and the
+    other side may have ended by now.
     """
     for _ in range(TRIES - 1):
         try:
@@ -179,11 +188,12 @@ async def _persistent(attempt: Callable[[], Awaitable[T]]) -> T:
     return await attempt()
 
 
-def _failed(error: asyncpg.PostgresError, session: Session) -> NodeFailed | SessionEnded:
-    """What a node's error is to its run: the node's failure, or a session that was lost."""
+def _failed(error: asyncpg.PostgresError, session: NodeSession) -> NodeFailed | SessionEnded:
+    """Tells the failure of a node from the loss of its session."""
     if _lost(error):
-        silent = isinstance(error, asyncpg.PostgresConnectionError) and not session.bystander
-        return SessionEnded(error, silent=silent, bystander=session.bystander)
+        crashed = session.server_crashed
+        silent = isinstance(error, asyncpg.PostgresConnectionError) and not crashed
+        return SessionEnded(error, silent=silent, server_crashed=crashed)
     text = f"SQL execution failed: error returned from database: {error.args[0]}"
     return NodeFailed(text, error.sqlstate)
 
@@ -214,13 +224,13 @@ async def _checkpoint(conn: asyncpg.Connection[Any], statement: Statement, resul
         raise ClaimLost(entry.instance)
 
 
-async def _holds(session: Session, entry: Entry) -> bool:
-    """Whether the claim is ours still: a node's own text may raise any error, PF199 too."""
+async def _holds(session: NodeSession, entry: Entry) -> bool:
+    """Whether the claim still holds: a node's own text may raise any error, PF199 too."""
     fence = "select cardinality(df._fence(array[$1::text], array[$2::uuid]))"
     return bool(await session.conn.fetchval(fence, entry.instance, entry.token))
 
 
-async def _one_trip(session: Session, statement: Statement, shape: Shape) -> Result:
+async def _one_trip(session: NodeSession, statement: Statement, wrapping: Wrapping) -> Result:
     entry = statement.entry
     before: tuple[Any, ...] = ()  # most nodes have nothing to write but themselves
     if entry.writes or entry.state is not None:
@@ -234,8 +244,8 @@ async def _one_trip(session: Session, statement: Statement, shape: Shape) -> Res
             columns.consumed,
         )
     text = await session.once(
-        shape.wrap(statement.text),
-        not shape.keeps_order,
+        wrapping.wrap(statement.text),
+        not wrapping.keeps_order,
         statement.nodes,
         statement.execution,
         statement.ends,
@@ -243,4 +253,4 @@ async def _one_trip(session: Session, statement: Statement, shape: Shape) -> Res
         entry.token,
         *before,
     )
-    return Result.of(json.loads(text)) if shape.has_json else Result(text)
+    return Result.of(json.loads(text)) if wrapping.has_json else Result(text)

@@ -1,9 +1,8 @@
 """Compiled nodes in batches: one server call and one commit for many runs.
 
 The statements of our renderer only compute and call take, put and finish, so many of them can
-share a transaction; each runs in a subtransaction and fails alone. Checkpoints that its run has
-pending ride along, so the answer of an HTTP call becomes durable together with the node that
-follows it.
+share a transaction; each fails alone. A run's pending checkpoints travel in the same statement, so
+the answer of an HTTP call becomes durable together with the node that follows it.
 """
 
 from __future__ import annotations
@@ -18,20 +17,25 @@ from weakref import WeakKeyDictionary
 import asyncpg
 
 from pgflows.compiled import Shape, unprepared
+from pgflows.crash import crash_point
 from pgflows.database.faults import is_away, is_unstorable
+from pgflows.database.roles import RUN_ROLE
 from pgflows.engine.node.results import NodeFailed, Result
 from pgflows.engine.write.checkpoint import ClaimLost, Columns, Spoiled, State, Write
 
 log = logging.getLogger("pgflows.engine")
 
+MOST_NODES = 50  # nodes in one batch
 RUN = (
     "select * from df._run($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18,$19,$20)"
 )
 
 
 @dataclass(slots=True)
-class Ride:
-    """One compiled node on its way: a text, or a shape with the strand's seq."""
+class BatchedNode:
+    """One compiled node: a text, or a shape with the strand's seq; and what is to be written
+    with it.
+    """
 
     instance: str
     token: uuid.UUID
@@ -39,43 +43,49 @@ class Ride:
     shape: Shape | None
     seq: int
     execution: str
-    nodes: tuple[str, ...]
+    completes: tuple[str, ...]
     ends: bool
     writes: list[Write]
     state: State | None
     done: asyncio.Future[Result] = field(init=False)
 
 
-class Lane:
-    """Connections that logged in as one role, each running a batch at a time."""
+class Batches:
+    """The compiled nodes that wait, and the loop of each connection that runs them."""
 
-    def __init__(self, most: int = 50) -> None:
-        self._most = most
-        self._pending: list[Ride] = []
+    def __init__(self) -> None:
+        self._pending: list[BatchedNode] = []
         self._wake = asyncio.Event()
         self._prepared: WeakKeyDictionary[asyncpg.Connection[Any], dict[str, str | None]] = (
             WeakKeyDictionary()
         )
         self.batches = 0
-        self.rides = 0
+        self.nodes = 0
+
+    def serve(self, role: str) -> bool:
+        """Whether compiled nodes of this role can run in a batch."""
+        return role == RUN_ROLE
 
     @property
     def backlog(self) -> int:
-        """Rides that wait for a batch."""
+        """Nodes that wait for a batch."""
         return len(self._pending)
 
-    async def run(self, ride: Ride) -> Result:
+    async def submit(self, node: BatchedNode) -> Result:
         """Raises NodeFailed, ClaimLost, Spoiled, or the connection's error."""
-        ride.done = asyncio.get_running_loop().create_future()
-        self._pending.append(ride)
+        crash_point("before_batch")
+        node.done = asyncio.get_running_loop().create_future()
+        self._pending.append(node)
         self._wake.set()
-        return await ride.done
+        result = await node.done
+        crash_point("after_batch")
+        return result
 
-    async def drive(self, conn: asyncpg.Connection[Any]) -> None:
-        """Runs batches on this connection for ever; several may drive one lane."""
+    async def keep_running(self, conn: asyncpg.Connection[Any]) -> None:
+        """Runs batches on this connection until it fails; several connections may do so."""
         while True:
             await self._wake.wait()
-            batch, self._pending = self._pending[: self._most], self._pending[self._most :]
+            batch, self._pending = self._pending[:MOST_NODES], self._pending[MOST_NODES:]
             if not self._pending:
                 self._wake.clear()
             if not batch:
@@ -84,27 +94,27 @@ class Lane:
                 await self._batch(conn, batch)
             except BaseException as e:
                 told = e if isinstance(e, Exception) else ClaimLost("the engine stops")
-                for ride in batch:
-                    _settle(ride, told)
+                for node in batch:
+                    _settle(node, told)
                 raise
 
     async def _texts(
-        self, conn: asyncpg.Connection[Any], batch: list[Ride]
+        self, conn: asyncpg.Connection[Any], batch: list[BatchedNode]
     ) -> tuple[list[str], list[str]]:
-        """What the server is to run: a statement per ride, and one per shape that many share."""
+        """What the server is to run: a statement per node, and one per shape that many share."""
         texts = []
         alike: dict[str, list[tuple[str, int, int]]] = {}
-        for n, ride in enumerate(batch, 1):
-            if ride.shape is None:
-                texts.append(unprepared(ride.text))
+        for n, node in enumerate(batch, 1):
+            if node.shape is None:
+                texts.append(unprepared(node.text))
                 continue
-            name = await self._name(conn, ride.shape)
+            name = await self._name(conn, node.shape)
             if name is None:
-                texts.append(ride.shape.filled(ride.instance, ride.seq))
+                texts.append(node.shape.filled(node.instance, node.seq))
                 continue
-            texts.append(f"execute {name} ('{ride.instance}', {ride.seq})")
-            if ride.shape.each is not None:
-                alike.setdefault(name, []).append((ride.instance, ride.seq, n))
+            texts.append(f"execute {name} ('{node.instance}', {node.seq})")
+            if node.shape.each is not None:
+                alike.setdefault(name, []).append((node.instance, node.seq, n))
         return texts, [
             f"execute each_{name} ({', '.join(map(_array, zip(*entries, strict=True)))})"
             for name, entries in alike.items()
@@ -130,28 +140,28 @@ class Lane:
             known[shape.one] = name
         return known[shape.one]
 
-    async def _batch(self, conn: asyncpg.Connection[Any], batch: list[Ride]) -> None:
+    async def _batch(self, conn: asyncpg.Connection[Any], batch: list[BatchedNode]) -> None:
         self.batches += 1
         columns = Columns()
         entries: list[int] = []
-        nodes: list[str] = []
-        for n, ride in enumerate(batch, 1):
-            columns.add(ride.instance, ride.writes, without=ride.nodes)
-            entries.extend(n for _ in ride.nodes)
-            nodes.extend(ride.nodes)
-        states = [(r.instance, r.state) for r in batch if r.state is not None]
+        completed: list[str] = []
+        for n, node in enumerate(batch, 1):
+            columns.add(node.instance, node.writes, without=node.completes)
+            entries.extend(n for _ in node.completes)
+            completed.extend(node.completes)
+        states = [(n.instance, n.state) for n in batch if n.state is not None]
         texts, each = await self._texts(conn, batch)
         try:
             rows = await conn.fetch(
                 RUN,
-                [r.instance for r in batch],
-                [r.token for r in batch],
+                [n.instance for n in batch],
+                [n.token for n in batch],
                 texts,
                 each,
-                [r.execution for r in batch],
-                [r.ends for r in batch],
+                [n.execution for n in batch],
+                [n.ends for n in batch],
                 entries,
-                nodes,
+                completed,
                 *columns.arguments(),
                 *columns.kept(),
                 [i for i, _ in states],
@@ -169,20 +179,20 @@ class Lane:
             await self._batch(conn, batch[:middle])
             await self._batch(conn, batch[middle:])
             return
-        self.rides += len(batch)
-        for ride, row in zip(batch, rows, strict=True):
+        self.nodes += len(batch)
+        for node, row in zip(batch, rows, strict=True):
             if not row["held"]:
-                _settle(ride, ClaimLost(ride.instance))
+                _settle(node, ClaimLost(node.instance))
             elif row["error"] is not None:
                 _settle(
-                    ride,
+                    node,
                     NodeFailed(
                         f"SQL execution failed: error returned from database: {row['error']}",
                         row["code"],
                     ),
                 )
-            elif not ride.done.done():
-                ride.done.set_result(Result(row["result"]))
+            elif not node.done.done():
+                node.done.set_result(Result(row["result"]))
 
 
 def _array(values: tuple[Any, ...]) -> str:
@@ -190,7 +200,7 @@ def _array(values: tuple[Any, ...]) -> str:
     return f"'{{{','.join(map(str, values))}}}'"
 
 
-def _settle(ride: Ride, error: Exception) -> None:
-    if not ride.done.done():
-        ride.done.set_exception(error)
-        ride.done.exception()
+def _settle(node: BatchedNode, error: Exception) -> None:
+    if not node.done.done():
+        node.done.set_exception(error)
+        node.done.exception()

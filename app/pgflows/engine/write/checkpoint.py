@@ -1,8 +1,7 @@
-"""Writes of many runs in one statement: whatever is pending when the last flush ends goes into the
-next.
+"""Writes of many runs in one statement: what is pending when a flush ends goes into the next.
 
-A run collects `Write`s. They become durable either here or on board of a compiled node's batch
-(`lane.py`); both check the run's claim under its row lock, so a run that lost its claim writes
+A run collects `Write`s. They become durable either here or together with a batch of compiled nodes
+(`batches.py`). Both check the run's claim under its row lock, so a run that lost its claim writes
 nothing.
 """
 
@@ -20,6 +19,7 @@ import asyncpg
 from pgflows.database.faults import is_unstorable
 from pgflows.engine.node.results import Result
 
+MOST_ENTRIES = 200  # entries in one statement
 CHECKPOINT = (
     "select df._checkpoint($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18,$19)"
 )
@@ -46,8 +46,8 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How an instance ends, or `running` to show that it began; output where the root's result is
-    not it.
+    """How an instance ends, or `running` to show that it began. `output` is given if it is not the
+    root's result.
     """
 
     status: str
@@ -58,7 +58,7 @@ class Ending:
 class State:
     """Resume state, numbered within its run.
 
-    With `wake_at` (seconds since 1970, infinity for never) the run is parked: it leaves its engine
+    A run with `wake_at` (seconds since 1970, infinity for never) is parked: it leaves its engine
     until then, or until one of `signals` is raised.
     """
 
@@ -81,8 +81,8 @@ class Entry:
 
 
 class Columns:
-    """Writes turned into array arguments; of several writes of one node the last counts, but a node
-    that ended is not shown running again in the same execution.
+    """Writes as array arguments. Of several writes of one node the last counts, but a node that
+    ended is not shown running again in the same execution.
     """
 
     def __init__(self) -> None:
@@ -149,34 +149,32 @@ async def write(conn: asyncpg.Connection[Any], entries: list[Entry]) -> set[str]
 class Checkpointer:
     """One flusher on one connection; `submit` returns when the entry is durable."""
 
-    def __init__(self, conn: asyncpg.Connection[Any], most: int = 200) -> None:
+    def __init__(self, conn: asyncpg.Connection[Any]) -> None:
         self._conn = conn
-        self._most = most
         self._pending: list[Entry] = []
         self._wake = asyncio.Event()
         self.flushes = 0
-        self.entries = 0
 
     async def submit(self, entry: Entry) -> None:
         """Raises ClaimLost, Spoiled, or the connection's error."""
         await self.queue(entry)
 
     def queue(self, entry: Entry) -> asyncio.Future[None]:
-        """`submit` in two parts: it is in its place now, and awaited later."""
+        """`submit` for callers that await the future later; the entry has its place now."""
         entry.done = asyncio.get_running_loop().create_future()
         self.add(entry)
         return entry.done
 
     def add(self, entry: Entry) -> None:
-        """Queues an entry whose `done`, if it has one, somebody else awaits."""
+        """Queues an entry; its future, if it has one, is awaited elsewhere."""
         self._pending.append(entry)
         self._wake.set()
 
-    async def run(self) -> None:
-        """Flushes for ever. A connection error ends it, after every waiting run was told."""
+    async def keep_flushing(self) -> None:
+        """Runs until the connection fails; then every waiting run gets the error."""
         while True:
             await self._wake.wait()
-            batch, self._pending = self._pending[: self._most], self._pending[self._most :]
+            batch, self._pending = self._pending[:MOST_ENTRIES], self._pending[MOST_ENTRIES:]
             if not self._pending:
                 self._wake.clear()
             try:
@@ -186,7 +184,7 @@ class Checkpointer:
                 raise
 
     async def _flush(self, batch: list[Entry]) -> None:
-        """A value that PostgreSQL refuses is found by halving and spoils its own run only."""
+        """A value that PostgreSQL refuses is found by halving; it fails its own run only."""
         self.flushes += 1
         try:
             held = await write(self._conn, batch)
@@ -200,7 +198,6 @@ class Checkpointer:
             await self._flush(batch[:middle])
             await self._flush(batch[middle:])
             return
-        self.entries += len(batch)
         for entry in batch:
             if entry.done is None or entry.done.done():
                 continue

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from pgflows.engine.call.calls import Outbound
+from pgflows.engine.call.base_urls import BaseUrls
+from pgflows.engine.call.calls import Calls
 from pgflows.engine.call.targets import Targets
 from pgflows.engine.node.results import NodeFailed, Refused, Result
 from tests.unit.test_targets import Answers
@@ -44,25 +45,26 @@ class Peer:
         self.asked: list[bytes] = []
         self.out = self.client(f"http://127.0.0.1:{port}/open")
 
-    def client(self, *prefixes: str, resolver: Answers | None = None) -> Outbound:
-        return Outbound(Targets(prefixes), MOST, resolver=resolver)
+    def client(self, *prefixes: str, resolver: Answers | None = None) -> Calls:
+        async def registered() -> list[str]:
+            return []
+
+        self.targets = Targets(prefixes)
+        return Calls(BaseUrls(self.targets, registered), MOST, resolver=resolver)
 
     async def call(
         self,
         url: str | None = None,
         method: str = "GET",
-        out: Outbound | None = None,
+        out: Calls | None = None,
         **more: Any,
     ) -> Result:
-        async def refresh() -> None:
-            pass
-
         async def pause(seconds: float) -> None:
             raise AssertionError("a call that is not a step's was to be repeated")
 
         open_url = f"http://127.0.0.1:{self.port}/open/x"
         spec = {"url": open_url if url is None else url, "method": method} | more
-        return await (out or self.out).call(spec, str, pause, refresh)
+        return await (out or self.out).call(spec, str, pause)
 
 
 @asynccontextmanager
@@ -207,7 +209,7 @@ async def test_a_request_that_would_be_two_or_go_elsewhere_is_not_sent(how: str)
     async with peer(OK, OK) as service:
         with pytest.raises(Refused, match=r"^Blocked: "):
             await service.call(**FORGED[how])
-        service.out.targets.register([f"http://127.0.0.1:{service.port}"])
+        service.targets.register([f"http://127.0.0.1:{service.port}"])
         with pytest.raises(Refused, match=r"^Blocked: "):
             await service.call(**FORGED[how])
     assert service.asked == []

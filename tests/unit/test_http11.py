@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 import uvloop
 
-from pgflows.engine.call.http11 import Answer, Pushes, TooLarge
+from pgflows.engine.call.http11 import Answer, Http11, TooLarge
 from tests.conftest import until
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -24,7 +24,7 @@ class Peer:
         self.url = ""
         self.connections = 0
         self.asked: list[bytes] = []
-        self.pushes = Pushes(1000)
+        self.client = Http11(1000)
 
     async def ask(
         self,
@@ -32,7 +32,7 @@ class Peer:
         body: bytes | None = b"{}",
         seconds: float = 60,
     ) -> Answer:
-        return await self.pushes.call("POST", urlsplit(self.url), headers or {}, body, seconds)
+        return await self.client.call("POST", urlsplit(self.url), headers or {}, body, seconds)
 
 
 @asynccontextmanager
@@ -60,10 +60,10 @@ async def peer(*answers: bytes, then: Speak | None = None) -> AsyncIterator[Peer
     found.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/steps/charge?x=1"
     async with server:
         yield found
-        found.pushes.close()
+        found.client.close()
 
 
-async def idle(pushes: Pushes) -> bool:
+async def idle(pushes: Http11) -> bool:
     """No connection is open any more."""
     return not any(c.open for free in pushes._free.values() for c in free)
 
@@ -129,7 +129,7 @@ async def test_a_connection_that_was_closed_meanwhile_is_not_used() -> None:
     async with peer(OK) as service:
         for n in range(1, 4):
             assert (await service.ask()).body == b"ok"
-            await until(lambda: idle(service.pushes))
+            await until(lambda: idle(service.client))
             assert service.connections == n
 
 
@@ -158,7 +158,7 @@ async def test_a_caller_that_gives_up_closes_its_connection() -> None:
         await until(lambda: arrived(service, 1))
         stuck.cancel()
         await asyncio.wait_for(closed.wait(), 5)
-        assert await idle(service.pushes)
+        assert await idle(service.client)
 
 
 async def test_an_answer_that_does_not_come_in_time_closes_the_connection() -> None:
@@ -166,14 +166,14 @@ async def test_an_answer_that_does_not_come_in_time_closes_the_connection() -> N
         with pytest.raises(TimeoutError):
             await service.ask(seconds=0.05)
         await asyncio.wait_for(closed.wait(), 5)
-        assert await idle(service.pushes)
+        assert await idle(service.client)
 
 
 async def test_nobody_there_is_an_error() -> None:
     async with peer(OK) as service:
         url = service.url
     with pytest.raises(OSError, match=r"Connect call failed|refused"):
-        await Pushes(1000).call("POST", urlsplit(url), {}, b"", 60)
+        await Http11(1000).call("POST", urlsplit(url), {}, b"", 60)
 
 
 async def test_a_header_cannot_smuggle_another() -> None:
@@ -194,7 +194,7 @@ async def test_a_header_cannot_smuggle_another() -> None:
     ],
 )
 def test_only_plain_urls_are_taken(url: str, takes: bool) -> None:
-    assert Pushes.takes(url, urlsplit(url)) is takes
+    assert Http11.takes(url, urlsplit(url)) is takes
 
 
 def test_it_works_on_the_loop_that_engines_use() -> None:
