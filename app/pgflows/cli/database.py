@@ -16,7 +16,10 @@ from pgflows.database.dsn import shown
 from pgflows.database.embedded import EmbeddedServer
 from pgflows.database.faults import ANY
 from pgflows.database.migrations import check_schema
+from pgflows.database.pooler import is_pooled
 from pgflows.errors import SetupError
+
+PATIENCE_SECONDS = 10.0  # for a connection
 
 Dsn = Annotated[
     str | None,
@@ -47,9 +50,12 @@ def require_database(settings: Settings) -> str:
 
 @asynccontextmanager
 async def connection(dsn: str) -> AsyncIterator[db.Connection]:
-    """A connection for the block. Raises SetupError where the server cannot be reached."""
+    """A connection for the block. Raises SetupError if the server cannot be reached, or only
+    through a pooler that does not keep sessions.
+    """
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await is_pooled(dsn)
             conn = await db.connect(dsn)
     except (*ANY, ValueError) as e:
         reason = str(e) or type(e).__name__

@@ -9,6 +9,7 @@ from typing import Annotated, TypeVar
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from pgflows.cli.database import Dsn, check_connection, connection, find_database, require_database
@@ -22,11 +23,11 @@ from pgflows.registry import load_app
 
 T = TypeVar("T")
 commands = typer.Typer()
-console = Console()
+console = Console(soft_wrap=True)
 keys_app = typer.Typer(no_args_is_help=True, help="The keys that sign step calls.")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON")]
 commands.add_typer(keys_app, name="keys")
-MARKS = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "broken": "[red]broken[/]"}
+COLOURS = {"ok": "green", "warning": "yellow", "broken": "red"}
 
 
 @commands.command()
@@ -75,10 +76,11 @@ def doctor(dsn: Dsn = None, as_json: Json = False) -> None:
     if as_json:
         typer.echo(json.dumps([f.as_dict() for f in findings], indent=2))
     else:
-        table = Table("", "what", "found", "to do")
         for f in findings:
-            table.add_row(MARKS[f.verdict], f.what, f.found, f.advice)
-        console.print(table)
+            mark = f"[{COLOURS[f.verdict]}]{f.verdict:<7}[/]"
+            console.print(f"{mark}  {escape(f.what)}: {escape(f.found)}", highlight=False)
+            if f.advice:
+                console.print(f"         {escape(f.advice)}", style="dim", highlight=False)
     if any(f.verdict == "broken" for f in findings):
         raise typer.Exit(1)
 

@@ -15,17 +15,24 @@ import asyncpg
 from pgflows.config import Settings
 from pgflows.database import connections as db
 from pgflows.database.migrations import run_role
-from pgflows.database.migrations.rights import check_owner, check_rights
+from pgflows.database.migrations.rights import (
+    check_owner,
+    check_rights,
+    check_server,
+    foreign_schemas,
+    hand_over,
+)
 from pgflows.database.migrations.scripts import (
     BOOTSTRAP,
     Script,
+    makes_df,
     pgmq_sql,
     plan,
     wanted_scripts,
 )
 from pgflows.database.orchestrator import df_is_ours
 from pgflows.database.roles import RUN_ROLE
-from pgflows.errors import MigrationError
+from pgflows.errors import MigrationError, SetupError
 
 LOCK = 0x7067666C6F7773  # "pgflows" as a number
 # Roles belong to the whole server, the lock to one database: the migration of another database may
@@ -37,12 +44,14 @@ ROLE_RACE = (
 )
 TRIES = 5
 PAUSE_SECONDS = 0.1  # between two tries
+RESTORED = "owners and privileges of {} objects, which were lost"
 
 
 async def migrate(dsn: str, settings: Settings) -> list[str]:
     """Applies what is missing and returns the names of the scripts.
 
-    Raises SetupError or MigrationError, having changed nothing.
+    Owners and privileges that were recorded and are gone, as after a restore without them, are
+    given back. Raises SetupError or MigrationError, having changed nothing.
     """
     conn = await db.connect(dsn, db.MIGRATION)
     try:
@@ -56,19 +65,36 @@ async def migrate(dsn: str, settings: Settings) -> list[str]:
 
 
 async def check_schema(source: Any) -> None:
-    """Raises MigrationError unless the database has this version's scripts, and SetupError if they
-    belong to another role.
+    """Raises MigrationError unless the database has this version's scripts and the rights that
+    they gave, and SetupError if they belong to another role.
 
     `source` is a pool or a connection.
     """
-    ours = await df_is_ours(source)
-    await check_owner(source, ours=ours)
-    if await source.fetchval("select to_regclass('pgflows.migrations')") is None:
+    await check_owner(source, ours=await df_is_ours(source))
+    await check_scripts(source)
+    if lost := await lost_rights(source):
+        raise MigrationError(
+            f"{len(lost)} owners or privileges in this database are not what the migration made "
+            f"them (a restore without them?), the first: {lost[0]}. Run `pgflows migrate`"
+        )
+
+
+async def check_scripts(source: Any) -> None:
+    """Raises MigrationError unless the database has exactly this version's scripts."""
+    if not await _is_migrated(source):
         raise MigrationError("this database is not migrated: run `pgflows migrate`")
-    missing = plan(wanted_scripts(ours=ours), await _applied(source))
-    if missing:
+    wanted = wanted_scripts(ours=await df_is_ours(source))
+    if missing := plan(wanted, await _applied(source)):
         names = ", ".join(s.name for s in missing[:3])
         raise MigrationError(f"this database lacks {names}: run `pgflows migrate`")
+
+
+async def lost_rights(source: Any) -> list[str]:
+    """What the last migration recorded of owners and privileges and is not so any more."""
+    if await source.fetchval("select to_regprocedure('pgflows.lost_rights()')") is None:
+        return []
+    lost = "select problem from pgflows.lost_rights() order by change desc, object"
+    return [r["problem"] for r in await source.fetch(lost)]
 
 
 async def _migrate(conn: db.Connection, dsn: str, settings: Settings) -> list[str]:
@@ -76,25 +102,49 @@ async def _migrate(conn: db.Connection, dsn: str, settings: Settings) -> list[st
         await conn.execute("select pg_advisory_xact_lock($1)", LOCK)
         await conn.execute("set local client_min_messages = warning")
         ours = await df_is_ours(conn)
-        await check_owner(conn, ours=ours)
-        to_apply = plan(wanted_scripts(ours=ours), await _applied(conn))
-        if not to_apply:
+        await _check_before(conn, dsn, settings, ours=ours)
+        scripts = plan(wanted_scripts(ours=ours), await _applied(conn))
+        lost = await lost_rights(conn) if await _is_migrated(conn) else []
+        if not scripts and not lost and await run_role.is_joined(conn):
             return []
-        await check_rights(conn, dsn, settings)
+        await check_rights(conn, ours=ours)
         await _prepare(conn, ours=ours)
-        for script in to_apply:
+        if lost:
+            await conn.execute("select pgflows._restore_rights()")
+        for script in scripts:
             await _apply(conn, script)
         await conn.execute(f"revoke create on schema pgflows from {RUN_ROLE}")
         await conn.execute("select df.grant_usage($1, include_http => true)", RUN_ROLE)
-        return [s.name for s in to_apply]
+        await conn.execute("select pgflows._record_rights()")
+        return [s.name for s in scripts] + ([RESTORED.format(len(lost))] if lost else [])
+
+
+async def _check_before(conn: db.Connection, dsn: str, settings: Settings, *, ours: bool) -> None:
+    """Raises SetupError if something of the server or of its roles is in the way."""
+    if taken := await foreign_schemas(conn, ours=ours):
+        raise SetupError(
+            f"{taken}, and pgflows needs the name. Nothing was changed. Use the role that migrated "
+            "before, or a database of its own. If a restore gave the schemas to another role, let "
+            f"a superuser run this in this database:\n\n{await hand_over(conn)}"
+        )
+    await check_server(conn)
+    await run_role.check_login(conn, dsn, settings)
+
+
+async def _is_migrated(source: Any) -> bool:
+    return await source.fetchval("select to_regclass('pgflows.migrations')") is not None
 
 
 async def _applied(source: Any) -> dict[str, str]:
-    """The checksum of each script that was applied."""
-    if await source.fetchval("select to_regclass('pgflows.migrations')") is None:
+    """The checksum of each script that was applied. A `df` that is gone was not applied."""
+    if not await _is_migrated(source):
         return {}
     rows = await source.fetch("select name, checksum from pgflows.migrations")
-    return {r["name"]: r["checksum"] for r in rows}
+    has_our_df = await source.fetchval(
+        "select 1 from pg_class c join pg_namespace n on n.oid = c.relnamespace "
+        "where n.nspname = 'df' and c.relname = '_work'"
+    )
+    return {r["name"]: r["checksum"] for r in rows if has_our_df or not makes_df(r["name"])}
 
 
 async def _prepare(conn: db.Connection, *, ours: bool) -> None:

@@ -36,10 +36,10 @@ class Script:
     def checksum(self) -> str:
         return hashlib.sha256(self.text.encode()).hexdigest()
 
-    @property
-    def makes_df(self) -> bool:
-        """True for a script that is left out if the extension pg_durable brings `df`."""
-        return self.name.startswith("df/") or bool(re.match(r"migrations/\d+_df_", self.name))
+
+def makes_df(name: str) -> bool:
+    """True for a script that is left out if the extension pg_durable brings `df`."""
+    return name.startswith("df/") or bool(re.match(r"migrations/\d+_df_", name))
 
 
 def sql_directory() -> Path:
@@ -63,7 +63,7 @@ def read_scripts() -> tuple[Script, ...]:
 
 def wanted_scripts(*, ours: bool) -> list[Script]:
     """The scripts of a database with or without the extension pg_durable."""
-    return [s for s in read_scripts() if ours or not s.makes_df]
+    return [s for s in read_scripts() if ours or not makes_df(s.name)]
 
 
 def plan(wanted: Sequence[Script], applied: Mapping[str, str]) -> list[Script]:
@@ -119,7 +119,7 @@ def print_sql() -> str:
         pgmq_sql(),
     ]
     for script in read_scripts():
-        note = " (left out beside the extension pg_durable)" if script.makes_df else ""
+        note = " (left out beside the extension pg_durable)" if makes_df(script.name) else ""
         parts.append(f"-- {script.name}{note}\n{script.text}")
         parts.append(
             "insert into pgflows.migrations (name, number, checksum) values "  # noqa: S608 - file names
@@ -128,6 +128,7 @@ def print_sql() -> str:
     parts += [
         f"revoke create on schema pgflows from {RUN_ROLE};",
         f"select df.grant_usage('{RUN_ROLE}', include_http => true);",
+        "select pgflows._record_rights();",
         "commit;",
     ]
     return "\n\n".join(parts) + "\n"

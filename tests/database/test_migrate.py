@@ -3,84 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from pathlib import Path
 
 import asyncpg
 import pytest
 
 from pgflows.cli.doctor import Finding, examine
 from pgflows.config import Settings
-from pgflows.database.embedded import EmbeddedServer
 from pgflows.database.migrations import check_schema, migrate, print_sql, scripts
 from pgflows.database.migrations.scripts import Script, read_scripts
 from pgflows.errors import MigrationError, SetupError
-from tests.ledger.conftest import Books
-
-OWNER = "migrator"
-
-
-@dataclass(frozen=True)
-class Server:
-    """A server on which nothing of pgflows exists but what the test makes."""
-
-    embedded: EmbeddedServer
-
-    def dsn(self, database: str, role: str = OWNER) -> str:
-        return self.embedded.socket_dsn(role, database)
-
-    @asynccontextmanager
-    async def admin(self) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
-        conn = await asyncpg.connect(self.embedded.admin_dsn)
-        try:
-            yield conn
-        finally:
-            await conn.close()
-
-
-@pytest.fixture(scope="module")
-def started() -> Iterator[EmbeddedServer]:
-    binaries = os.environ.get("PGFLOWS_TEST_PG_BIN")
-    with tempfile.TemporaryDirectory(prefix="pgflows-tests-") as directory:
-        server = EmbeddedServer(
-            Path(directory),
-            binaries=Path(binaries) if binaries else None,
-            options={"fsync": "off", "full_page_writes": "off"},
-        )
-        server.start()
-        try:
-            yield server
-        finally:
-            server.stop("immediate")
-
-
-@pytest.fixture
-async def server(started: EmbeddedServer) -> AsyncIterator[Server]:
-    """Databases one and two, owned by a role that may make roles."""
-    server = Server(started)
-    async with server.admin() as admin:
-        await admin.execute(f"create role {OWNER} login createrole")
-        for name in ("one", "two"):
-            await admin.execute(f"create database {name} owner {OWNER}")
-    yield server
-    async with server.admin() as admin:
-        for name in ("one", "two"):
-            await admin.execute(f"drop database {name} with (force)")
-        await admin.execute("drop role if exists pgflows_run")
-        await admin.execute(f"drop role {OWNER}")
-
-
-async def value(dsn: str, statement: str) -> object:
-    conn = await asyncpg.connect(dsn)
-    try:
-        return await conn.fetchval(statement)
-    finally:
-        await conn.close()
-
+from tests.database.conftest import OWNER, Server, value
 
 NOTHING = "select to_regnamespace('pgflows') is null and to_regnamespace('df') is null"
 
@@ -293,9 +225,9 @@ async def test_what_is_not_migrated_says_so(server: Server) -> None:
     await conn.close()
 
 
-async def test_what_lacks_a_script_names_it(books: Books) -> None:
-    await books.owner.execute(
-        "delete from pgflows.migrations where name = 'functions/60_ledger.sql'"
-    )
-    with pytest.raises(MigrationError, match="lacks"):
-        await check_schema(books.owner)
+async def test_database_that_lacks_a_script_is_to_be_migrated(
+    owner: asyncpg.Connection[asyncpg.Record],
+) -> None:
+    await owner.execute("delete from pgflows.migrations where name = 'functions/60_ledger.sql'")
+    with pytest.raises(MigrationError, match=r"this database lacks .*: run `pgflows migrate`"):
+        await check_schema(owner)
