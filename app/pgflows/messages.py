@@ -225,12 +225,21 @@ class StepRun(BaseModel):
     duration_ms: float | None
 
 
+class GraphRun(BaseModel):
+    """One start of an instance's graph; there is more than one after a revival."""
+
+    df_id: str
+    started_at: datetime
+    reason: str | None = Field(description="What became of the start before, if maintenance saw it")
+
+
 class History(Instance):
     """An instance with all that happened in it."""
 
     model_config = ConfigDict(json_schema_extra={"examples": []})
 
     steps: list[StepRun]
+    runs: list[GraphRun]
     nodes: list[dict[str, Any]] = Field(description="df.instance_nodes of the newest run")
     executions: list[dict[str, Any]] = Field(description="df.instance_executions of that run")
 

@@ -2,7 +2,7 @@
 -- interrupted is done again. Nothing here has a state of its own: what a leader did not come to, the next one finds.
 --   revive         by hand, for a run that failed or that nobody began; failed steps get their attempts anew
 --   to_judge       runs that the extension gave up, and runs that it lost; called by maintenance
---   judge          one of them: started again, failed, or left until later → _judge_failure
+--   judge          one of them: started again, failed, or left until later, which it answers null → _judge_failure
 -- The extension fails a run for what our engine waits out: a service that is away, a server that restarts, a retry that is not
 -- due. It loses a run whose starting transaction stayed open for more than 5 s.
 
@@ -130,16 +130,16 @@ begin
   select count(*) into v_starts from pgflows.df_runs r where r.instance_id = p_instance and r.started_at > v_progress;
   if v_found.final then
     perform pgflows._end_run(p_instance, 'failed', pgflows._error_of(p_instance, v_found.message));
-    return 'failed';
+    return 'failed: ' || v_found.message;
   elsif v_found.counts and v_starts >= pgflows._most_starts() then
     perform pgflows._end_run(p_instance, 'failed', jsonb_build_object('type', 'FlowFailed',
       'message', format('%s (started again %s times, and nothing was recorded since)', v_found.message, v_starts)));
-    return 'failed';
+    return 'failed: ' || v_found.message;
   elsif v_now < v_found.due + v_found.counts::integer * least(2 ^ v_starts, 60) * interval '1 s' then
     return null;
   end if;
   perform pgflows._start_again(p_instance, v_found.message);
-  return 'revived';
+  return 'started again: ' || v_found.message;
 end $$;
 
 -- p_lost: look for lost runs as well, which costs the extension a session.

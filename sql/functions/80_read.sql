@@ -130,6 +130,10 @@ begin
       ) order by s.seq, s.step_key)
       from pgflows.step_runs s where s.instance_id = v_instance
     ), '[]'),
+    'runs', coalesce((
+      select jsonb_agg(jsonb_build_object('df_id', r.df_id, 'started_at', r.started_at, 'reason', r.reason) order by r.n)
+      from pgflows.df_runs r where r.instance_id = v_instance
+    ), '[]'),
     'nodes', case when v_df_id is null then '[]' else pgflows._nodes_of(v_df_id) end,
     'executions', case when v_df_id is null then '[]' else pgflows._executions_of(v_df_id) end
   );

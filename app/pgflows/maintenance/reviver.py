@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from uuid import UUID
 
 import asyncpg
 
@@ -18,16 +19,18 @@ log = logging.getLogger("pgflows.maintenance")
 
 JUDGE_EVERY_SECONDS = 0.5
 LOST_EVERY_SECONDS = 3.0  # the extension opens a session for each look
+SPARE_SECONDS = 30.0  # between two attempts to judge a run that raised an error
 
 TO_JUDGE = "select * from pgflows.to_judge($1)"
 JUDGE = "select pgflows.judge($1, $2)"
 
 
 class Reviver:
-    """Remembers only when it looked for lost runs last."""
+    """Remembers when to look for lost runs, and when to try one again that could not be judged."""
 
     def __init__(self) -> None:
         self._look_at = 0.0
+        self._spared: dict[UUID, float] = {}
 
     async def revive(self, conn: Connection) -> None:
         """Judges every run that waits for it."""
@@ -35,13 +38,18 @@ class Reviver:
         rows = await conn.fetch(TO_JUDGE, lost)
         if lost:
             self._look_at = time.monotonic() + LOST_EVERY_SECONDS
+        now = time.monotonic()
+        self._spared = {i: until for i, until in self._spared.items() if until > now}
         for row in rows:
+            if row["instance_id"] in self._spared:
+                continue
             try:
                 verdict = await conn.fetchval(JUDGE, row["instance_id"], row["message"])
             except asyncpg.PostgresError as e:
                 if is_away(e):
                     raise
-                log.error("instance %s cannot be started again: %s", row["instance_id"], e)
+                log.error("instance %s cannot be started again: %s", row["instance_id"], e.args[0])
+                self._spared[row["instance_id"]] = now + SPARE_SECONDS
                 continue
             if verdict:
-                log.warning("instance %s was %s", row["instance_id"], verdict)
+                log.warning("instance %s %s", row["instance_id"], verdict)
