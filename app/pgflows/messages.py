@@ -201,6 +201,7 @@ class StepRun(BaseModel):
                     ],
                     "requested_at": _A_TIME,
                     "retry_at": None,
+                    "waits_for": None,
                     "started_at": _A_TIME,
                     "ended_at": _A_TIME,
                     "duration_ms": 12.5,
@@ -220,6 +221,7 @@ class StepRun(BaseModel):
     attempts: list[Attempt]
     requested_at: datetime
     retry_at: datetime | None
+    waits_for: str | None = Field(None, description="What a step that has not ended waits for")
     started_at: datetime | None
     ended_at: datetime | None
     duration_ms: float | None
@@ -296,6 +298,17 @@ class PoolStats(BaseModel):
     idle: int
 
 
+class StepStats(BaseModel):
+    """The steps that run in one service process."""
+
+    running: int
+    slots: int = Field(description="How many may run at once")
+    left_behind: int = Field(
+        description="Step functions that go on past their time limit and cannot be stopped"
+    )
+    left_behind_limit: int = Field(description="From so many on, no more steps are begun")
+
+
 class Stats(BaseModel):
     """The figures behind /metrics, with the instances that ended as well."""
 
@@ -304,6 +317,7 @@ class Stats(BaseModel):
     engine: EngineStats
     queues: list[QueueStats]
     pool: PoolStats | None = None
+    steps_here: StepStats | None = Field(None, description="The steps that run in this process")
     engine_here: dict[str, Any] | None = Field(
         None, description="What the engine in this process says of itself"
     )

@@ -49,7 +49,7 @@ begin
       using errcode = 'PF011', detail = jsonb_build_object('instance_id', p_instance_id, 'status', v_status);
   end if;
   update pgflows.instances i set status = 'pending', error = null, ended_at = null where i.instance_id = p_instance_id;
-  update pgflows.step_runs s set status = 'requested', error = null, retry_at = null, ended_at = null, service_id = null
+  update pgflows.step_runs s set status = 'requested', error = null, retry_at = null, ended_at = null, service_id = null, deaths = 0
   where s.instance_id = p_instance_id and s.status in ('failed', 'cancelled');
   v_df_id := pgflows._start_again(p_instance_id, null);
   if v_status = 'pending' then

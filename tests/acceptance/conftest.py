@@ -46,9 +46,8 @@ class Deployment:
             *command,
             dsn=self.dsn,
             port=self.port,
-            PGFLOWS_APP="tests.acceptance.deployment:app",
             EFFECTS_DSN=self.dsn,
-            **environment,
+            **{"PGFLOWS_APP": "tests.acceptance.deployment:app"} | environment,
         )
 
     async def start(self, name: str = "run", seconds: float = 0, workflow: str = "three") -> Any:

@@ -14,9 +14,11 @@ import httpx
 import pytest
 
 from pgflows.http import steps
+from tests.conftest import until
 
 ORDER = {"order_id": "ORD-1", "amount": 0.0}
 PUT = "select * from pgflows.put($1, 'main', 0, '{}', true, $2)"
+LIMIT = {"left_behind_limit": 100}
 REFUSED = "urn:pgflows:problem:signature-refused"
 
 
@@ -199,3 +201,18 @@ async def test_a_body_beyond_the_limit_is_413(
     monkeypatch.setattr(steps, "MAX_PUSH", 10)
     response = await (await deployment.signed()).send(deployment.http)
     assert response.status_code == 413
+
+
+async def test_steps_of_a_service_are_shown_in_stats_and_metrics(deployment: Deployment) -> None:
+    push = await deployment.signed("dawdle", ORDER | {"amount": 1.0})
+    answer = asyncio.create_task(push.send(deployment.http))
+
+    async def running() -> bool:
+        stats = (await deployment.http.get("/stats")).json()["steps_here"]
+        return bool(stats == {"running": 1, "slots": 100, "left_behind": 0} | LIMIT)
+
+    await until(running)
+    metrics = (await deployment.http.get("/metrics")).text
+    assert "pgflows_steps_running 1.0" in metrics
+    assert "pgflows_steps_left_behind 0.0" in metrics
+    assert (await answer).status_code == 200

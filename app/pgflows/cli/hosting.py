@@ -15,10 +15,9 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 
 import uvicorn
-import uvloop
 from fastapi import FastAPI
 
-from pgflows.cli.process import collect_seldom, on_signals
+from pgflows.cli.process import collect_seldom, on_signals, run_to_end
 from pgflows.config import Settings
 from pgflows.errors import SetupError
 from pgflows.http.app import create_app
@@ -59,7 +58,7 @@ def run_service(
     """Serves until SIGINT or SIGTERM; calls `opened` when requests are answered."""
     service = create_app(app, settings, dsn=dsn, with_engine=with_engine)
     collect_seldom()
-    uvloop.run(_serve(service, taken, opened))
+    run_to_end(_serve(service, taken, opened))
 
 
 class _Server(uvicorn.Server):

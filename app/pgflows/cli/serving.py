@@ -16,6 +16,7 @@ from rich.console import Console
 
 from pgflows.cli.database import Dsn, check_connection, require_database
 from pgflows.cli.hosting import listener, run_service
+from pgflows.cli.process import leave
 from pgflows.config import Settings, is_loopback
 from pgflows.database.embedded import EmbeddedServer
 from pgflows.database.migrations import migrate
@@ -57,6 +58,7 @@ def dev(dsn: OwnDsn = None, host: Host = None, port: Port = None) -> None:
             _welcome(settings, shown, app)
 
         run_service(app, settings, address, taken, opened, with_engine=True)
+    leave()
 
 
 @commands.command()
@@ -79,6 +81,7 @@ def serve(
             console.print(f"pgflows is at {settings.local_url}")
 
         run_service(app, settings, address, taken, opened, with_engine=engine)
+    leave()
 
 
 def _check_exposure(settings: Settings) -> None:

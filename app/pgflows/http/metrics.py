@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client import generate_latest as generate
@@ -11,7 +12,7 @@ from prometheus_client import generate_latest as generate
 from pgflows import instances
 from pgflows.database.connections import Pool
 from pgflows.database.faults import is_away
-from pgflows.messages import InstanceCount, Stats
+from pgflows.messages import InstanceCount, Stats, StepStats
 
 MEDIA_TYPE = CONTENT_TYPE_LATEST
 
@@ -66,10 +67,20 @@ class Metrics:
             "pgflows_engine_lag_seconds", "Age of the oldest instance that waits for an engine"
         )
         self._depth = self._gauge("pgflows_queue_depth", "Messages in a pgmq queue", "queue")
+        self._running = self._gauge("pgflows_steps_running", "Steps that run in this process")
+        self._left_behind = self._gauge(
+            "pgflows_steps_left_behind",
+            "Step functions that go on past their time limit and cannot be stopped",
+        )
         self._pool = self._gauge("pgflows_pool_connections", "Database connections", "state")
 
     def _gauge(self, name: str, help_text: str, *labels: str) -> Gauge:
         return Gauge(name, help_text, labels, registry=self.registry)
+
+    def watch(self, steps: Callable[[], StepStats]) -> None:
+        """Take the figures of the runner at each scrape."""
+        self._running.set_function(lambda: steps().running)
+        self._left_behind.set_function(lambda: steps().left_behind)
 
     def push_refused(self) -> None:
         """Count a push without a good signature."""

@@ -59,6 +59,9 @@ class Service:
     engine: Engine | None = None
     metrics: Metrics = field(default_factory=Metrics)
 
+    def __post_init__(self) -> None:
+        self.metrics.watch(self.runner.stats)
+
     def check_input(self, workflow: str, given: object) -> None:
         """The whole of the input model, where this service has it; SQL sees only its top level."""
         known = self.app.workflows.get(workflow)
@@ -84,8 +87,9 @@ class Service:
 
     async def stats(self) -> Stats:
         """Figures of the database, of this pool and of the engine in this process."""
-        here = self.engine.stats() if self.engine else None
-        return (await instances.stats(self.pool)).model_copy(update={"engine_here": here})
+        engine = self.engine.stats() if self.engine else None
+        here = {"engine_here": engine, "steps_here": self.runner.stats()}
+        return (await instances.stats(self.pool)).model_copy(update=here)
 
 
 def get_service(request: Request) -> Service:

@@ -20,8 +20,8 @@ from pgflows.ledger.session import SessionKeeper
 
 log = logging.getLogger("pgflows.ledger")
 
-CLAIM_STEPS = "select * from pgflows.claim_steps($1, $2, $3, $4, $5)"
-CLAIM_PUSHES = "select * from pgflows.claim_pushes($1, $2, $3, $4, $5, $6)"
+CLAIM_STEPS = "select * from pgflows.claim_steps($1, $2, $3, $4, $5, $6)"
+CLAIM_PUSHES = "select * from pgflows.claim_pushes($1, $2, $3, $4, $5, $6, $7)"
 RECORD = "select * from pgflows.record_steps($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
 KEYS = "select * from pgflows.live_keys()"
 FIRST_PAUSE_SECONDS = 0.02  # before a record is tried again
@@ -39,6 +39,8 @@ class Claim:
     error: str | None
     retry: str | None
     retry_in: float  # seconds
+    deaths: int  # attempts of this step that ended with their process
+    weight: int  # of a suspect: it may have killed those processes
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,7 @@ class Ledger:
 
     def __init__(self, dsn: str, base_url: str) -> None:
         self._held: dict[tuple[UUID, str], int] = {}  # the attempt of each step that runs here
+        self._suspects: dict[tuple[UUID, str], int] = {}  # the weight of those that are suspects
         self._sessions = SessionKeeper(dsn, base_url, lambda: self._held)
         self._pushes = Batcher(self._claim_pushes)
         self._claims = Batcher(self._claim_steps)
@@ -97,6 +100,8 @@ class Ledger:
             raise ServiceUnavailable(f"the ledger cannot be reached: {e}") from e
         if claim.verdict == "run" and claim.instance_id:
             self._held[claim.instance_id, request.step_key] = claim.attempt
+            if claim.weight:
+                self._suspects[claim.instance_id, request.step_key] = claim.weight
         return claim
 
     async def _claim_pushes(self, requests: list[StepRequest]) -> list[Claim]:
@@ -114,6 +119,7 @@ class Ledger:
         rows = await session.claims.fetch(
             statement,
             session.service_id,
+            sum(self._suspects.values()),
             *runs,
             [r.step_key for r in requests],
             [r.step for r in requests],
@@ -128,6 +134,8 @@ class Ledger:
                 r["error"],
                 r["retry"],
                 r["retry_in"] or 0.0,
+                r["deaths"] or 0,
+                r["weight"] or 0,
             )
             for r in rows
         }
@@ -186,3 +194,4 @@ class Ledger:
     def forget(self, instance_id: UUID, step_key: str) -> None:
         """The process gave the step up without a record."""
         self._held.pop((instance_id, step_key), None)
+        self._suspects.pop((instance_id, step_key), None)

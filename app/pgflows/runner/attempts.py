@@ -11,11 +11,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 from pydantic import ValidationError
@@ -27,6 +25,7 @@ from pgflows.ledger.ledger import Claim, Ledger, Record
 from pgflows.ledger.request import StepRequest
 from pgflows.registry import RetryConfig, Step, StepContext, WorkflowApp
 from pgflows.runner.failure import Failure
+from pgflows.runner.functions import Raised, Returned, StepFunctions, TimedOut
 from pgflows.runner.outcome import (
     Cancelled,
     Completed,
@@ -41,39 +40,53 @@ from pgflows.runner.output import as_json
 log = logging.getLogger("pgflows.step")
 
 SHORTEST_ATTEMPT_SECONDS = 1.0  # a retry inside the call has this much time, or is left for later
+INTERRUPTED = Failure("Interrupted", "the service stopped before the attempt ended", retryable=True)
 
 
 class Attempts:
     """Runs claimed steps of an app."""
 
-    def __init__(self, app: WorkflowApp, ledger: Ledger, threads: ThreadPoolExecutor) -> None:
+    def __init__(self, app: WorkflowApp, ledger: Ledger, functions: StepFunctions) -> None:
         self._app = app
         self._ledger = ledger
-        self._threads = threads
+        self._functions = functions
 
     async def run(
         self, step: Step[Any, Any], request: StepRequest, claim: Claim, deadline: float
     ) -> Outcome:
         """Makes attempts until one ends well, none is left, or the next does not fit into this
-        call, which ends at `deadline` (of time.monotonic).
+        call, which ends at `deadline` (of time.monotonic). Being cancelled, it releases the step:
+        another service may begin it anew at once.
         """
         assert claim.instance_id is not None  # noqa: S101 - a claim names its instance
+        if claim.deaths:
+            log.warning(
+                "step %s of %s: attempt %d; %d before it ended with the death of their process",
+                request.step_key, claim.instance_id, claim.attempt, claim.deaths,
+            )  # fmt: skip
         instance_id, attempt, retry = claim.instance_id, claim.attempt, _policy(step, claim)
+        wait = 0.0
         try:
             while True:
-                began = time.monotonic()
-                result = await self._attempt(step, request, instance_id, attempt)
-                seconds = time.monotonic() - began
+                began = time.monotonic() + wait
+                try:
+                    await asyncio.sleep(wait)
+                    result = await self._attempt(step, request, instance_id, attempt)
+                except asyncio.CancelledError:
+                    result = INTERRUPTED
+                seconds = max(time.monotonic() - began, 0)
                 record = Record(instance_id, request.step_key, attempt, seconds, "completed")
+                if result is INTERRUPTED:
+                    await self._ledger.record(_failed(record, INTERRUPTED, "release", 0.0))
+                    return Later(0.0, INTERRUPTED.message)
                 if isinstance(result, bytes):
                     return await self._complete(request, record, result)
                 if not result.retryable or attempt > retry.max_retries:
                     return await self._give_up(request, record, result)
-                wait = result.retry_after
-                if wait is None:
-                    wait = retry.delay(attempt)
+                asked = result.retry_after
+                wait = retry.delay(attempt) if asked is None else asked
                 shortest = min(self._app.step_timeout(step), SHORTEST_ATTEMPT_SECONDS)
-                fits = time.monotonic() + wait + shortest < deadline
+                fits = time.monotonic() + wait + shortest < deadline and not self._functions.is_full
                 log.warning(
                     "step %s of %s: attempt %d failed (%s: %s); again in %.3g s",
                     request.step_key, instance_id, attempt, result.type, result.message, wait,
@@ -83,7 +96,6 @@ class Attempts:
                     return Running()
                 if not fits:
                     return Later(wait, "the next attempt is not due yet")
-                await asyncio.sleep(wait)
                 attempt += 1
         finally:
             self._ledger.forget(instance_id, request.step_key)
@@ -96,41 +108,21 @@ class Attempts:
             given = step.input_model.model_validate_json(request.body)
         except ValidationError as e:
             return Failure.of_input(e)
-        except Exception as e:  # a validator of the user's, with an error of its own
+        except BaseException as e:  # a validator of the user's, with an error of its own
             return Failure.of(e)
         timeout = self._app.step_timeout(step)
         context = _context(request, instance_id, attempt, timeout)
         crash_point("in_step")
-        try:
-            async with asyncio.timeout(timeout) as limit:
-                with telemetry.step_span(step.name, context):
-                    output = await self._call(step, context, given)
-        except TimeoutError as e:
-            if limit.expired():
+        with telemetry.step_span(step.name, context):
+            ending = await self._functions.call(step, context, given, timeout)
+        match ending:
+            case Returned(output):
+                crash_point("after_effect")
+                return as_json(step, output)
+            case Raised(error):
+                return Failure.of(error)
+            case TimedOut():
                 return Failure("StepTimeout", f"the attempt took longer than {timeout:g} s", True)
-            return Failure.of(e)
-        except asyncio.CancelledError as e:
-            if cast("asyncio.Task[Any]", asyncio.current_task()).cancelling():
-                raise  # this service is shutting down
-            return Failure.of(e)  # something that the step waited for was cancelled
-        except Exception as e:
-            return Failure.of(e)
-        crash_point("after_effect")
-        return as_json(step, output)
-
-    async def _call(self, step: Step[Any, Any], context: StepContext, given: Any) -> Any:
-        """A step that is not async gets a thread of its own, so that none waits for another."""
-        if step.is_async:
-            return await step(context, given)
-
-        def run() -> Any:
-            try:
-                return step.fn(context, given)
-            except StopIteration as e:
-                raise RuntimeError("the step raised StopIteration") from e  # no future takes it
-
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, copy_context().run, run)
 
     async def _complete(self, request: StepRequest, record: Record, output: bytes) -> Outcome:
         try:
@@ -175,6 +167,8 @@ def outcome_of(claim: Claim) -> Outcome:
             return Running()
         case "later":
             return Later(claim.retry_in, "the next attempt is not due yet")
+        case "suspect":
+            return Later(claim.retry_in, "it may have killed its process and waits to run alone")
         case _:
             return Unknown()
 

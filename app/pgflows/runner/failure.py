@@ -35,7 +35,7 @@ class Failure:
             wait = None
         try:
             message, told = str(error), "".join(traceback.format_exception(error))
-        except Exception:  # an error whose own text cannot be made
+        except BaseException:  # an error whose own text cannot be made
             message, told = "(the error has no text)", ""
         return cls(
             type(error).__name__,

@@ -24,7 +24,7 @@ def as_json(step: Step[Any, Any], output: Any) -> bytes | Failure:
         raw = check_json(text).encode()
     except Unstorable as e:
         return _wrong(f"the result holds {e.what}")
-    except Exception as e:  # a field that JSON has no form for, or a serializer of the user's
+    except BaseException as e:  # a field that JSON has no form for, or a serializer of the user's
         why = Failure.of(e)
         text = f"the result cannot be written as JSON: {why.message}"
         return replace(why, type="WrongResult", message=text, retryable=False)

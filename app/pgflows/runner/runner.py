@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any, Self, TypeAlias
 from uuid import UUID
 
@@ -17,15 +17,21 @@ from pgflows.crash import crash_point
 from pgflows.errors import ServiceUnavailable
 from pgflows.ledger.ledger import Ledger
 from pgflows.ledger.request import SignedRun, StepRequest
+from pgflows.messages import StepStats
 from pgflows.registry import Step, WorkflowApp, call_timeout
 from pgflows.runner.attempts import Attempts, outcome_of
+from pgflows.runner.exits import contained
+from pgflows.runner.functions import StepFunctions
 from pgflows.runner.outcome import Later, Outcome, Running
 
 MARGIN_SECONDS = 5.0  # of a call's time, left for its answer
 SLOT_SECONDS = 1.0  # that a request waits for a slot: a refusal costs its caller as much
 FIRST_LOOK_SECONDS = 0.02  # between two looks at a step that another process runs
 LONGEST_LOOK_SECONDS = 0.5
-DRAIN_SECONDS = 5.0
+BUSY_SECONDS = 1.0  # after which a refused request should be made again
+MOST_LEFT_BEHIND = 100  # functions of steps that go on past their time limit
+DRAIN_SECONDS = 5.0  # for steps to end when the service stops
+RELEASE_SECONDS = 2.0  # for those that did not to be released
 
 Key: TypeAlias = tuple[UUID | SignedRun, str]
 
@@ -38,24 +44,39 @@ class Runner:
         self._ledger = ledger
         self._running: dict[Key, asyncio.Task[Outcome]] = {}
         self._slots = asyncio.Semaphore(settings.step_concurrency)
-        self._threads = ThreadPoolExecutor(settings.step_concurrency, "pgflows-step")
-        self._attempts = Attempts(app, ledger, self._threads)
+        self._slot_count = settings.step_concurrency
+        self._functions = StepFunctions(settings.step_concurrency, MOST_LEFT_BEHIND)
+        self._attempts = Attempts(app, ledger, self._functions)
+        self._open = ExitStack()
 
     async def __aenter__(self) -> Self:
+        self._open.enter_context(contained())
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.drain()
+        with self._open:
+            await self.drain()
 
     async def drain(self, seconds: float = DRAIN_SECONDS) -> None:
-        """Lets running steps end; those that do not are cancelled, and taken over elsewhere."""
-        tasks = list(self._running.values())
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=seconds)
-            for task in late:
+        """Lets running steps end. Those that do not are cancelled and released to other services;
+        without the database they are left, and taken over like those of a process that died.
+        """
+        running = set(self._running.values())
+        for limit in (seconds, RELEASE_SECONDS, None):
+            if running:
+                _, running = await asyncio.wait(running, timeout=limit)
+            for task in running:
                 task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._functions.close()
+
+    def stats(self) -> StepStats:
+        """What this runner is doing."""
+        return StepStats(
+            running=len(self._running),
+            slots=self._slot_count,
+            left_behind=self._functions.left_behind,
+            left_behind_limit=self._functions.most_left_behind,
+        )
 
     async def run_step(self, request: StepRequest) -> Outcome:
         """Answers a request for a known step. A caller that goes away stops nothing."""
@@ -64,8 +85,10 @@ class Runner:
         key = (request.instance, request.step_key)
         task = self._running.get(key)
         if task is None:
+            if self._functions.is_full:
+                return Later(BUSY_SECONDS, "too many steps here go on past their time limits")
             if not await self._take_slot():
-                return Later(1.0, "this service runs as many steps as it may")
+                return Later(BUSY_SECONDS, "this service runs as many steps as it may")
             task = self._running.get(key)
             if task is None:
                 task = asyncio.create_task(self._run(step, request, deadline))
