@@ -36,3 +36,12 @@ begin
 end $$;
 
 revoke all on function pgflows.define from public;
+
+-- A database that has changed from the embedded df to the extension pg_durable, or back: only the former has templates.
+do $$ begin
+  if pgflows.df_is_ours() then
+    update pgflows.workflows w set template = df._prepare(w.graph) where w.template is null;
+  else
+    update pgflows.workflows w set template = null where w.template is not null;
+  end if;
+end $$;

@@ -4,6 +4,7 @@
 --   _record_rights   keeps them, at the end of a migration
 --   lost_rights      what was recorded and is not so any more; `pgflows doctor` shows it
 --   _restore_rights  gives it back; for the owner, who must be a member of pgflows_run
+--   _forget_df       when the schema df is another one now: ours instead of the extension's, or the other way round
 -- What other roles were granted is not recorded: an administrator gave it and may take it away.
 
 -- bare: nobody has granted or revoked anything, so PostgreSQL's defaults hold. owner is null for objects of an extension.
@@ -60,7 +61,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
   select w.kind, w.object, c.change, c.detail, format(c.problem, w.kind || ' ' || w.object)
   from pgflows.rights w left join pgflows._rights() h using (kind, object), lateral (
     select 'own' as change, w.owner as detail,
-      case when h.object is null then '%s is missing' else '%s belongs to ' || h.owner || ', not to ' || w.owner end as problem
+      case when h.object is null then '%s is missing' else '%s belongs to ' || coalesce(h.owner, 'an extension') || ', not to ' || w.owner end as problem
     where w.owner is not null and w.kind <> 'column' and w.owner is distinct from h.owner
     union all
     select 'close', null, '%s is open to PUBLIC, as PostgreSQL makes it'
@@ -108,4 +109,12 @@ begin
   end loop;
 end $$;
 
-revoke all on function pgflows._rights, pgflows._record_rights, pgflows.lost_rights, pgflows._restore_rights from public;
+create or replace function pgflows._forget_df()
+returns void language sql set search_path = pg_catalog, pg_temp as $$
+  delete from pgflows.migrations m where m.number = 0 or m.name ~ '^migrations/[0-9]+_df_';
+  delete from pgflows.rights r where r.object ~ '^df([.]|$)'
+$$;
+
+revoke all on function
+  pgflows._rights, pgflows._record_rights, pgflows.lost_rights, pgflows._restore_rights, pgflows._forget_df
+from public;

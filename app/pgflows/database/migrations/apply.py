@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
@@ -83,8 +84,9 @@ async def check_scripts(source: Any) -> None:
     """Raises MigrationError unless the database has exactly this version's scripts."""
     if not await _is_migrated(source):
         raise MigrationError("this database is not migrated: run `pgflows migrate`")
-    wanted = wanted_scripts(ours=await df_is_ours(source))
-    if missing := plan(wanted, await _applied(source)):
+    ours = await df_is_ours(source)
+    applied = await _applied(source, ours=ours)
+    if missing := plan(wanted_scripts(ours=ours), applied.checksums):
         names = ", ".join(s.name for s in missing[:3])
         raise MigrationError(f"this database lacks {names}: run `pgflows migrate`")
 
@@ -103,11 +105,13 @@ async def _migrate(conn: db.Connection, dsn: str, settings: Settings) -> list[st
         await conn.execute("set local client_min_messages = warning")
         ours = await df_is_ours(conn)
         await _check_before(conn, dsn, settings, ours=ours)
-        scripts = plan(wanted_scripts(ours=ours), await _applied(conn))
-        lost = await lost_rights(conn) if await _is_migrated(conn) else []
+        applied = await _applied(conn, ours=ours)
+        scripts = plan(wanted_scripts(ours=ours), applied.checksums)
+        if applied.for_another_df:
+            await conn.execute("select pgflows._forget_df()")
+        lost = await lost_rights(conn)
         if not scripts and not lost and await run_role.is_joined(conn):
             return []
-        await check_rights(conn, ours=ours)
         await _prepare(conn, ours=ours)
         if lost:
             await conn.execute("select pgflows._restore_rights()")
@@ -128,23 +132,39 @@ async def _check_before(conn: db.Connection, dsn: str, settings: Settings, *, ou
             f"a superuser run this in this database:\n\n{await hand_over(conn)}"
         )
     await check_server(conn)
+    await check_rights(conn, ours=ours)
     await run_role.check_login(conn, dsn, settings)
 
 
-async def _is_migrated(source: Any) -> bool:
-    return await source.fetchval("select to_regclass('pgflows.migrations')") is not None
+@dataclass(frozen=True)
+class Applied:
+    """The checksum of each script that this database has had, and whether it had another `df`.
+
+    If so, only the migrations of schema pgflows count as applied.
+    """
+
+    checksums: dict[str, str]
+    for_another_df: bool = False
 
 
-async def _applied(source: Any) -> dict[str, str]:
-    """The checksum of each script that was applied. A `df` that is gone was not applied."""
+async def _applied(source: Any, *, ours: bool) -> Applied:
     if not await _is_migrated(source):
-        return {}
+        return Applied({})
     rows = await source.fetch("select name, checksum from pgflows.migrations")
+    checksums = {r["name"]: r["checksum"] for r in rows}
     has_our_df = await source.fetchval(
         "select 1 from pg_class c join pg_namespace n on n.oid = c.relnamespace "
         "where n.nspname = 'df' and c.relname = '_work'"
     )
-    return {r["name"]: r["checksum"] for r in rows if has_our_df or not makes_df(r["name"])}
+    had_our_df = any(makes_df(name) for name in checksums)
+    if had_our_df == ours and bool(has_our_df) == ours:
+        return Applied(checksums)
+    kept = {n: c for n, c in checksums.items() if n.startswith("migrations/") and not makes_df(n)}
+    return Applied(kept, for_another_df=True)
+
+
+async def _is_migrated(source: Any) -> bool:
+    return await source.fetchval("select to_regclass('pgflows.migrations')") is not None
 
 
 async def _prepare(conn: db.Connection, *, ours: bool) -> None:
