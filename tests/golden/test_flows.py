@@ -12,7 +12,7 @@ import pglast
 import pytest
 from pglast.visitors import Visitor
 
-from pgflows.compiled import shape_of
+from pgflows.compiled import parse
 from pgflows.flow import Rendered, compile_app, export_sql, render
 from tests.golden.flows import app
 
@@ -63,32 +63,14 @@ def test_the_graph_and_every_query_in_it_parse(name: str) -> None:
 def test_an_engine_runs_the_queries_of_many_runs_at_once(name: str) -> None:
     nodes = calls(f"select {rendered(name).graph}")
     for query in [args[0].val.sval for function, args in nodes if function == "df.sql"]:
-        shape = shape_of(query)
-        assert shape is not None
-        assert shape.has_seq == ("$e.seq" in query)
-        one = {function for function, _ in calls(f"prepare x {shape.one}")}
-        each = {function for function, _ in calls(f"prepare x {shape.each}")}
+        node = parse(query)
+        assert node is not None
+        prepared = node.prepared()
+        assert prepared.capture == ("e" if "$e.seq" in query else None)
+        one = {function for function, _ in calls(f"prepare x {prepared.one}")}
+        each = {function for function, _ in calls(f"prepare x {prepared.each}")}
         made = {f for f in one if f.startswith("pgflows.")}
         assert {f for f in each if f.startswith("pgflows.")} == {f"{f}_each" for f in made}
-
-
-@pytest.mark.parametrize(
-    "query",
-    [
-        "select 1",
-        "/*pgflows*/ select pgflows.take('{sys_instance_id}', 'main', $other.seq)",
-        "/*pgflows*/ select '{sys_label}'",
-    ],
-)
-def test_what_the_renderer_did_not_write_has_no_shape(query: str) -> None:
-    assert shape_of(query) is None
-
-
-def test_a_form_that_is_not_known_is_prepared_for_one_run_only() -> None:
-    shape = shape_of("/*pgflows*/ select pgflows.take('{sys_instance_id}', 'side', $e.seq)")
-    assert shape is not None
-    assert shape.each is None
-    assert "pgflows.take($1, 'side', $2)" in shape.one
 
 
 @pytest.mark.parametrize("name", list(FLOWS))

@@ -9,25 +9,28 @@ from typing import Any
 import asyncpg
 import pytest
 
+from pgflows.compiled import NodeText
 from pgflows.ledger.ledger import Ledger
 from tests.ledger.conftest import PUT, Books, Run
 from tests.ledger.test_frames import TAKE, settle
 
-TAKE_EACH = "select n, v from pgflows.take_each($1, $2) order by n"
-PUT_EACH = "select n, result::jsonb as result from pgflows.put_each($1, $2, $3, $4, $5) order by n"
-FINISH_EACH = "select n, result::jsonb as result from pgflows.finish_each($1, $2, $3) order by n"
+TAKE_EACH = (
+    "select n, v from pgflows.take_each($1::text[], "
+    "array_fill('main'::text, array[cardinality($1)]), $2) order by n"
+)
+PUT_EACH = (
+    "select * from pgflows.put_each($1::text[], "
+    "array_fill('main'::text, array[cardinality($1)]), $2, $3, $4, $5, $6::text[]::jsonb[]) "
+    "order by n"
+)
+FINISH_EACH = "select * from pgflows.finish_each($1, $2, $3) order by n"
 STEP = {"key": "work#1", "step": "work", "var": "x", "input": {"n": 1.50, "s": 'ä"'}, "try": False}
 FRAMES = "select df_id, strand, seq, env, ret from pgflows.frames order by 1, 2, 3"
 LEDGER = (
     "select step_key, step, seq, status, input, retry, attempts from pgflows.step_runs "
     "where instance_id = $1"
 )
-NODE = "select pgflows.finish('{run}', 'main', {seq}, pgflows.take('{run}', 'main', {seq}))"
-EACH = (
-    "select (array{entries})[f.n], f.result from (select array_agg(t.n) n, array_agg(t.v) v "
-    "from pgflows.take_each(array{runs}, array{seqs}) t) a, "
-    "pgflows.finish_each(array{runs}, a.n, a.v) f"
-)
+LAST = NodeText("main", "$e.seq", output="v").prepared()
 
 
 async def put_each(books: Books, *runs: Run, **more: Any) -> list[dict[str, Any]]:
@@ -35,10 +38,10 @@ async def put_each(books: Books, *runs: Run, **more: Any) -> list[dict[str, Any]
     numbers = list(range(1, len(runs) + 1))
     rows = await books.run.fetch(
         PUT_EACH, [r.df_id for r in runs], [0] * len(runs), numbers,
-        [{"@in": {}}] * len(runs), [STEP | more] * len(runs),
+        [{"@in": {}}] * len(runs), [True] * len(runs), [json.dumps([STEP | more])] * len(runs),
     )  # fmt: skip
     assert [r["n"] for r in rows] == numbers
-    return [r["result"]["rows"][0] for r in rows]
+    return [{k: v for k, v in r.items() if k != "n"} for r in rows]
 
 
 async def test_many_runs_ask_as_one_does(books: Books) -> None:
@@ -47,12 +50,10 @@ async def test_many_runs_ask_as_one_does(books: Books) -> None:
     assert one is not None
     (expected,) = await books.owner.fetch(LEDGER, alone.instance_id)
     for run, row in zip(others, await put_each(books, *others), strict=True):
-        assert list(row) == ["c", "seq", "key_1", "body_1", "signature_1"]
-        assert (row["c"], row["seq"], row["key_1"]) == (one["c"], one["seq"], one["keys"][0])
-        assert row["body_1"] == one["bodies"][0]
+        assert row | {"signatures": one["signatures"]} == dict(one)
         again = await books.run.fetchrow(PUT, run.df_id, "main", 0, {}, [STEP])
         assert again is not None
-        assert again["signatures"] == [row["signature_1"]]
+        assert dict(again) == row
         assert await books.owner.fetch(LEDGER, run.instance_id) == [expected]
     first, *frames = [tuple(f)[1:] for f in await books.owner.fetch(FRAMES)]
     assert frames == [first] * 3
@@ -87,26 +88,41 @@ async def test_what_take_would_refuse_is_left_out(books: Books, ledger: Ledger) 
     await settle(ledger, request, error={"type": "Broke", "message": "no money"})
     await books.ask(open_)
     for request in await books.ask(two, "work#1", "work#2"):
-        await settle(ledger, request, 1)
+        await settle(ledger, request, 2)
     ids = [r.df_id for r in (fine, failed, open_, two, lost)]
     rows = await books.run.fetch(TAKE_EACH, [*ids, "00000000"], [1] * 6)
-    assert [(r["n"], r["v"]["v0"]) for r in rows] == [(1, "fine")]
+    assert [(r["n"], r["v"]["v0"]) for r in rows] == [(1, "fine"), (4, 2)]
 
 
-async def test_a_node_that_ran_before_is_refused_with_all_that_came_along(books: Books) -> None:
+async def test_a_batch_answers_a_node_that_ran_before_as_it_did_then(books: Books) -> None:
     before, fresh = await books.start(), await books.start()
-    await put_each(books, before)
-    with pytest.raises(asyncpg.UniqueViolationError):
-        await put_each(books, fresh, before)
-    assert await books.owner.fetch(LEDGER, fresh.instance_id) == []
+    first = await put_each(books, before)
+    assert (await put_each(books, fresh, before))[1:] == first
+    assert (await put_each(books, before, input={"n": 2})) == first
 
 
-async def test_a_step_that_was_asked_for_before_is_refused(books: Books) -> None:
+async def test_a_batch_opens_a_step_that_a_run_asked_for_before_it_was_revived(
+    books: Books,
+) -> None:
     run = await books.start()
-    await put_each(books, run)
-    await books.owner.execute("delete from pgflows.frames")  # as where a revived run asks again
-    with pytest.raises(asyncpg.UniqueViolationError):
-        await put_each(books, run)
+    (first,) = await put_each(books, run)
+    await books.owner.execute("delete from pgflows.frames")
+    await books.owner.execute(
+        "update pgflows.step_runs set requested_at = requested_at - interval '1 h'"
+    )
+    assert await put_each(books, run, input={"n": 2}) == [first]
+    asked = "select requested_at > now() - interval '1 min' from pgflows.step_runs"
+    assert await books.owner.fetchval(asked)
+
+
+async def test_a_batch_holds_runs_whose_condition_is_false(books: Books) -> None:
+    runs = [await books.start() for _ in range(3)]
+    rows = await books.run.fetch(
+        PUT_EACH, [r.df_id for r in runs], [0] * 3, [1, 2, 3], [{}] * 3, [True, False, None],
+        [json.dumps([STEP])] * 3,
+    )  # fmt: skip
+    assert [(r["c"], len(r["keys"] or ())) for r in rows] == [(True, 1), (False, 0), (False, 0)]
+    assert await books.owner.fetchval("select count(*) from pgflows.step_runs") == 1
 
 
 async def test_runs_finish_together(books: Books) -> None:
@@ -118,10 +134,7 @@ async def test_runs_finish_together(books: Books) -> None:
     rows = await books.run.fetch(
         FINISH_EACH, [one.df_id, two.df_id, ended.df_id], [1, 2, 3], [1, {"a": None}, "x"]
     )
-    outputs = [r["result"] for r in rows]
-    assert outputs == [
-        {"rows": [{"output": o}], "row_count": 1} for o in (1, {"a": None}, "x")
-    ]  # fmt: skip
+    assert [r["output"] for r in rows] == [1, {"a": None}, "x"]
     found = await books.owner.fetch(
         "select status, output from pgflows.instances order by instance_id"
     )
@@ -143,7 +156,9 @@ async def test_nobody_signs_or_reads_for_runs_of_others(books: Books, session: s
     conn = getattr(books, session)
     taken = await conn.fetch(TAKE_EACH, ids, [0, 0])
     finished = await conn.fetch(FINISH_EACH, ids, [1, 2], [1, 1])
-    asked = await conn.fetch(PUT_EACH, ids, [0, 0], [1, 2], [{}, {}], [STEP, STEP])
+    asked = await conn.fetch(
+        PUT_EACH, ids, [0, 0], [1, 2], [{}] * 2, [True] * 2, [json.dumps([STEP])] * 2
+    )
     assert [[r["n"] for r in rows] for rows in (taken, asked, finished)] == [[n], [n], [n]]
     assert await books.owner.fetchval("select count(*) from pgflows.step_runs") == 1
 
@@ -164,8 +179,10 @@ async def ride(books: Books, runs: list[Run], tokens: list[uuid.UUID]) -> list[a
     """The last nodes of these runs in one batch, each after one step."""
     ids = [r.df_id for r in runs]
     entries = list(range(1, len(runs) + 1))
-    each = EACH.format(entries=entries, runs=ids, seqs=[1] * len(runs))
-    texts = [f"select ({NODE.format(run=i, seq=1)})::text" for i in ids]
+    each = LAST.each.partition(" as ")[2]
+    for n, values in enumerate((ids, [1] * len(runs), entries), 1):
+        each = each.replace(f"${n}", f"array{values}")
+    texts = [LAST.filled(i, 1) for i in ids]
     nothing: list[Any] = []
     return await books.run.fetch(
         "select * from df._run($1,$2,$3,$4,$5,$6,$7,$8,$9,$9,$9,$9,$9,$9,$9,$9,$9,$10,$9,$10)",
@@ -181,7 +198,6 @@ async def test_a_batch_is_run_at_once(books: Books, ledger: Ledger) -> None:
         await settle(ledger, request, i)
     token = await claimed(books, *runs)
     rows = await ride(books, runs, [token] * 3)
-    # as finish_each answers; one by one it would have been the output alone
     assert [json.loads(r["result"])["rows"][0]["output"]["v0"] for r in rows] == [0, 1, 2]
     assert [(r["held"], r["error"]) for r in rows] == [(True, None)] * 3
 

@@ -10,8 +10,7 @@ from typing import Any
 
 from asyncpg import Record
 
-from pgflows import compiled
-from pgflows.compiled import Shape
+from pgflows.compiled import Prepared, parse
 
 
 @dataclass(eq=False)
@@ -51,9 +50,10 @@ class Node:
         return found if isinstance(found, dict) else {}
 
     @cached_property
-    def compiled(self) -> bool:
-        """True for a statement of our renderer, which only computes and may run in a batch."""
-        return self.type == "SQL" and (self.query or "").startswith(compiled.MARK)
+    def prepared(self) -> Prepared | None:
+        """How a compiled node, which only computes, is prepared; None for all other nodes."""
+        node = parse(self.query or "") if self.type == "SQL" else None
+        return node.prepared() if node is not None else None
 
     @cached_property
     def sets(self) -> frozenset[str]:
@@ -66,11 +66,6 @@ class Node:
                 names.add(node.name)
             todo.extend(node.children)
         return frozenset(names)
-
-    @cached_property
-    def shape(self) -> Shape | None:
-        """How a compiled statement is prepared; None for all others."""
-        return compiled.shape_of(self.query or "") if self.type == "SQL" else None
 
     @property
     def children(self) -> list[Node]:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from pgflows.compiled import Prepared
 from pgflows.engine.call.calls import LONGEST_PAUSE
 from pgflows.engine.claims import Claim
 from pgflows.engine.node.graph import Node
@@ -30,7 +31,6 @@ from pgflows.engine.write.batches import BatchedNode
 from pgflows.engine.write.checkpoint import Entry, Spoiled
 
 OUTSIDE = "df.break() was called outside of a loop. df.break() may only be used inside df.loop()."
-CAPTURED_AS = "e"  # the name under which compiled nodes hand their seq on
 
 
 class Broken(Exception):
@@ -67,12 +67,10 @@ class Leaves:
         branch.enter(node)
         try:
             match node.type:
-                case "SQL" if self._batches and node.compiled:
-                    return await self._batched(node, branch)
                 case "SQL" if self._database is not None:
                     return await self._elsewhere(node, branch, self._database)
                 case "SQL":
-                    return await self._statement(node, branch)
+                    return await self._sql(node, branch)
                 case "HTTP" | "HTTP_MULTIPART":
                     return await self._call(node, branch)
                 case "SLEEP":
@@ -91,21 +89,21 @@ class Leaves:
         except Spoiled as e:
             raise branch.fail(node, f"the result cannot be stored: {e}") from e
 
-    async def _batched(self, node: Node, branch: Branch) -> Result:
+    async def _sql(self, node: Node, branch: Branch) -> Result:
+        prepared = node.prepared if self._batches else None
+        seq = _seq(prepared, branch.captures) if prepared is not None else None
+        if prepared is None or seq is None:
+            return await self._statement(node, branch)
+        return await self._batched(node, branch, prepared, seq)
+
+    async def _batched(self, node: Node, branch: Branch, prepared: Prepared, seq: int) -> Result:
         """A compiled node, in one transaction with those of other runs."""
-        shape, text, seq = node.shape, "", 0
-        if shape is not None and shape.has_seq:
-            found = _seq(branch.captures.get(CAPTURED_AS))
-            shape, seq = (shape, found) if found is not None else (None, 0)
-        if shape is None:
-            text = in_sql(node.query or "", self._variables, branch.captures)
         writes, state = await branch.take()
         run = branch.run
         batched = BatchedNode(
             run.instance,
             run.token,
-            text,
-            shape,
+            prepared,
             seq,
             branch.path,
             node.completes,
@@ -196,8 +194,11 @@ def broken(node: Node, error: Broken, branch: Branch) -> Broken:
     return error
 
 
-def _seq(captured: Result | None) -> int | None:
-    """The `seq` in the capture of the compiled node before; None if that is something else."""
+def _seq(prepared: Prepared, captures: Mapping[str, Result]) -> int | None:
+    """The seq that the node before answered; None if the capture is something else."""
+    if prepared.capture is None:
+        return 0
+    captured = captures.get(prepared.capture)
     rows = captured.rows if captured is not None else None
     found = rows[0].get("seq") if rows and isinstance(rows[0], dict) else None
     return found if type(found) is int else None

@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 
 import asyncpg
 
-from pgflows.compiled import Shape, unprepared
+from pgflows.compiled import Prepared
 from pgflows.crash import crash_point
 from pgflows.database.faults import is_away, is_unstorable
 from pgflows.database.roles import RUN_ROLE
@@ -33,14 +33,11 @@ RUN = (
 
 @dataclass(slots=True)
 class BatchedNode:
-    """One compiled node: a text, or a shape with the strand's seq; and what is to be written
-    with it.
-    """
+    """One compiled node, and what is to be written with it."""
 
     instance: str
     token: uuid.UUID
-    text: str
-    shape: Shape | None
+    prepared: Prepared
     seq: int
     execution: str
     completes: tuple[str, ...]
@@ -101,44 +98,39 @@ class Batches:
     async def _texts(
         self, conn: asyncpg.Connection[Any], batch: list[BatchedNode]
     ) -> tuple[list[str], list[str]]:
-        """What the server is to run: a statement per node, and one per shape that many share."""
+        """What the server is to run: a statement per node, and one for all nodes of a text."""
         texts = []
         alike: dict[str, list[tuple[str, int, int]]] = {}
         for n, node in enumerate(batch, 1):
-            if node.shape is None:
-                texts.append(unprepared(node.text))
-                continue
-            name = await self._name(conn, node.shape)
+            name = await self._name(conn, node.prepared)
             if name is None:
-                texts.append(node.shape.filled(node.instance, node.seq))
+                texts.append(node.prepared.filled(node.instance, node.seq))
                 continue
             texts.append(f"execute {name} ('{node.instance}', {node.seq})")
-            if node.shape.each is not None:
-                alike.setdefault(name, []).append((node.instance, node.seq, n))
+            alike.setdefault(name, []).append((node.instance, node.seq, n))
         return texts, [
             f"execute each_{name} ({', '.join(map(_array, zip(*entries, strict=True)))})"
             for name, entries in alike.items()
         ]
 
-    async def _name(self, conn: asyncpg.Connection[Any], shape: Shape) -> str | None:
-        """A shape is prepared once a session, so it is planned once.
+    async def _name(self, conn: asyncpg.Connection[Any], prepared: Prepared) -> str | None:
+        """A text is prepared once a session, so it is planned once.
 
         None where PostgreSQL refuses that: then it is run as text, and fails its own node only.
         """
         known = self._prepared.setdefault(conn, {})
-        if shape.one not in known:
+        if prepared.one not in known:
             name: str | None = f"node_{len(known) + 1}"
             try:
-                await conn.execute(f"prepare {name} {shape.one}")
-                if shape.each is not None:
-                    await conn.execute(f"prepare each_{name} {shape.each}")
+                await conn.execute(f"prepare {name} {prepared.one}")
+                await conn.execute(f"prepare each_{name} {prepared.each}")
             except asyncpg.PostgresError as e:
                 if is_away(e):
                     raise
-                log.warning("a compiled statement cannot be prepared (%s): %s", e, shape.one)
+                log.warning("a compiled statement cannot be prepared (%s): %s", e, prepared.one)
                 name = None
-            known[shape.one] = name
-        return known[shape.one]
+            known[prepared.one] = name
+        return known[prepared.one]
 
     async def _batch(self, conn: asyncpg.Connection[Any], batch: list[BatchedNode]) -> None:
         self.batches += 1
