@@ -64,14 +64,14 @@ end $$;
 
 create or replace trigger grant_request before insert on df._requests for each row execute function df._grant_request();
 
-create or replace function df.cancel(instance_id text, reason text default 'cancelled by user')
+create or replace function df.cancel(instance_id text, reason text default 'Cancelled by user')
 returns text language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
   if instance_id is null then
     return null;
   end if;
-  insert into df._requests (instance_id, verb, data) values (instance_id, 'cancel', coalesce(reason, 'cancelled by user'));
-  return format('Instance %s cancelled: %s', instance_id, coalesce(reason, 'cancelled by user'));
+  insert into df._requests (instance_id, verb, data) values (instance_id, 'cancel', coalesce(reason, 'Cancelled by user'));
+  return format('Instance %s cancelled: %s', instance_id, coalesce(reason, 'Cancelled by user'));
 end $$;
 
 create or replace function df.signal(instance_id text, signal_name text, signal_data text default '{}')

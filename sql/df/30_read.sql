@@ -60,6 +60,9 @@ begin
     'instance). Use df.signal() and df.wait_for_signal() for cross-workflow coordination.');
   if instance_id is null then
     return null;
+  elsif timeout_seconds <= 0 then
+    raise exception 'Timeout must be positive' using errcode = 'PF104',
+      detail = jsonb_build_object('field', 'timeout_seconds', 'expected', 'at least 1')::text;
   end if;
   loop
     select i.status, i.xmin::text = (pg_current_xact_id_if_assigned()::text::numeric % 4294967296)::text
@@ -68,7 +71,7 @@ begin
       raise exception 'Instance not found or access denied: %', instance_id using errcode = 'PF014',
         detail = jsonb_build_object('instance_id', instance_id)::text;
     elsif v_status in ('completed', 'failed', 'cancelled') then
-      return v_status;
+      return df._no_step('df.await_instance', v_status);
     elsif v_here then
       raise exception 'instance % was started in this transaction, and no engine sees it yet', instance_id
         using errcode = 'PF104', hint = 'commit first, then wait';
@@ -76,12 +79,20 @@ begin
       raise exception 'in a % transaction the end of an instance is never seen', current_setting('transaction_isolation')
         using errcode = 'PF104', hint = 'wait in a read committed transaction';
     elsif clock_timestamp() >= v_end then
-      raise exception 'instance % has not ended within % seconds: it is %', instance_id, timeout_seconds, v_status
+      raise exception 'Timeout after %s waiting for instance % (status: %)', coalesce(timeout_seconds, 30), instance_id, v_status
         using errcode = '57014', detail = jsonb_build_object('instance_id', instance_id, 'status', v_status)::text;
     end if;
     perform pg_sleep(least(v_pause, extract(epoch from v_end - clock_timestamp())));
     v_pause := least(v_pause * 1.5, 0.25);
   end loop;
+end $$;
+
+-- The older name.
+create or replace function df.wait_for_completion(instance_id text, timeout_seconds integer default 30)
+returns text language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+begin
+  raise warning 'df.wait_for_completion() is deprecated; use df.await_instance() instead';
+  return df.await_instance($1, $2);
 end $$;
 
 create or replace function df.instance_info(instance_id text)

@@ -90,6 +90,16 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
   select w.id, w.inferred_status, w.from_ancestor from walk w
 $$;
 
+-- As it was before 0.2.4; the number of executions never counted.
+create or replace function df.instance_nodes(instance_id text, last_n_executions integer)
+returns table (
+  execution_id bigint, node_id text, node_type text, query text, result_name text, left_node text, right_node text,
+  status text, result text, updated_at timestamptz
+) language sql volatile strict set search_path = pg_catalog, pg_temp as $$
+  select 1::bigint, n.id, n.node_type, n.query, n.result_name, n.left_node, n.right_node, n.status, n.result::text, n.updated_at
+  from df._nodes($1) n order by n.id
+$$;
+
 create or replace function df.instance_nodes(instance_id text)
 returns table (
   node_id text, node_type text, query text, result_name text, left_node text, right_node text, status text,

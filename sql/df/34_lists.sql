@@ -1,6 +1,5 @@
--- Reading many instances: lists and figures.
+-- Reading many instances.
 --   list_instances → _check_limit, _page, _output
---   metrics
 
 -- One page, newest first, with the status as df._status tells it. The statement is made for the filters that are given, so
 -- that each has its index.
@@ -88,15 +87,3 @@ begin
     )
   from page i where i.n <= limit_count order by i.n;
 end $$;
-
--- Of all roles, so it has a grant of its own. Events are estimated: nodes are not worth counting.
-create or replace function df.metrics()
-returns table (
-  total_instances bigint, running_instances bigint, completed_instances bigint, failed_instances bigint,
-  total_executions bigint, total_events bigint
-) language sql volatile security definer set search_path = pg_catalog, pg_temp as $$
-  select count(*), count(*) filter (where i.status in ('pending', 'running')),
-    count(*) filter (where i.status = 'completed'), count(*) filter (where i.status = 'failed'), count(*),
-    (select greatest(c.reltuples, 0)::bigint from pg_class c where c.oid = 'df.nodes'::regclass)
-  from df.instances i
-$$;

@@ -18,7 +18,7 @@ $$;
 create or replace function df.unsetvar(name text)
 returns text language plpgsql volatile strict set search_path = pg_catalog, pg_temp as $$
 begin
-  perform df._inside('unsetvar', 'set variables before starting the workflow');
+  perform df._inside('unsetvar', 'manage variables before starting the workflow');
   delete from df.vars v where v.owner = quote_ident(current_user)::regrole and v.name = $1;
   return df._no_step('df.unsetvar', 'OK');
 end $$;
@@ -26,7 +26,7 @@ end $$;
 create or replace function df.clearvars()
 returns text language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 begin
-  perform df._inside('clearvars', 'set variables before starting the workflow');
+  perform df._inside('clearvars', 'manage variables before starting the workflow');
   delete from df.vars v where v.owner = quote_ident(current_user)::regrole;
   return df._no_step('df.clearvars', 'OK');
 end $$;

@@ -13,6 +13,7 @@ begin
   where g.hash in (
     select o.hash from df._graphs o where o.created_at < clock_timestamp() - interval '1 hour' limit 2000 for update skip locked
   );
+  perform df._count();
   select array_agg(old.id) into v_ids from (
     select i.id from df.instances i
     where i.status in ('completed', 'failed', 'cancelled') and i.created_at < clock_timestamp() - p_age
@@ -22,6 +23,7 @@ begin
   if v_ids is null then
     return 0;
   end if;
+  perform df._uncount(v_ids);
   delete from df.nodes n where n.instance_id = any (v_ids);
   delete from df._results r where r.instance_id = any (v_ids);
   delete from df._signals s where s.instance_id = any (v_ids);

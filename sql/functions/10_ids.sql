@@ -1,5 +1,6 @@
 -- Identifiers and constants.
 --   uuid7               time-ordered ids: a page of the newest instances is a range of the primary key
+--   first_id            the least id of a time
 --   service_lock_class  the first half of the advisory lock that a living step service holds
 
 do $do$ begin
@@ -18,6 +19,12 @@ do $do$ begin
   from (select (extract(epoch from clock_timestamp()) * 1000000)::bigint as us) t
   $$;
 end $do$;
+
+create or replace function pgflows.first_id(p_at timestamptz)
+returns uuid language sql stable set search_path = pg_catalog, pg_temp as $$
+  select rpad(lpad(to_hex(greatest(extract(epoch from p_at) * 1000, 0)::bigint), 12, '0'), 32, '0')::uuid
+$$;
+revoke all on function pgflows.first_id(timestamptz) from public;
 
 create or replace function pgflows.service_lock_class()
 returns integer language sql immutable as $$ select 1885824886 $$;

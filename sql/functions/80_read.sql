@@ -65,9 +65,7 @@ create or replace function pgflows.list_instances(
 ) returns jsonb language plpgsql stable
 set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan as $$
 declare
-  v_ms bigint := greatest(extract(epoch from p_since) * 1000 - 1000, 0)::bigint;
-  v_first uuid := case when p_since is not null then
-    (rpad(lpad(to_hex(v_ms), 12, '0'), 32, '0'))::uuid end;
+  v_first uuid := case when p_since is not null then pgflows.first_id(p_since - interval '1 s') end;
   v_rows jsonb;
   v_last uuid;
 begin

@@ -1,5 +1,5 @@
 -- The figures of the database. For the owner alone.
---   stats, open_counts, ended_counts   GET /metrics and /stats; a scrape keeps what counts all that ended
+--   stats → open_counts, ended_counts  GET /metrics and /stats; 84_count.sql says how many ended
 --   live_engines                       GET /readyz
 -- The df schema may be the extension's: it has neither our queue of work nor our leases.
 
@@ -78,37 +78,19 @@ returns jsonb language sql stable set search_path = pg_catalog, pg_temp as $$
   ) c
 $$;
 
--- Instances that ended, by workflow and status. It counts all that are kept, from indexes alone: who asks often keeps
--- the answer for a while.
-create or replace function pgflows.ended_counts()
-returns jsonb language sql stable set search_path = pg_catalog, pg_temp as $$
-  with others as (
-    select i.workflow, i.status, count(*) n from pgflows.instances i where i.status <> 'completed' group by i.workflow, i.status
-  ), whole as (
-    select i.workflow, count(*) - coalesce((select sum(o.n) from others o where o.workflow = i.workflow), 0) as n
-    from pgflows.instances i group by i.workflow
-  ), counts as (
-    select o.workflow, o.status, o.n from others o where o.status in ('failed', 'cancelled')
-    union all
-    select w.workflow, 'completed', w.n from whole w where w.n > 0
-  )
-  select coalesce(jsonb_agg(jsonb_build_object('workflow', c.workflow, 'status', c.status, 'count', c.n)
-    order by c.workflow, c.status), '[]')
-  from counts c
-$$;
-
--- The figures of a scrape every few seconds; p_totals adds what counts all instances.
+-- The figures of a scrape every few seconds; p_totals adds instances that ended.
 create or replace function pgflows.stats(p_totals boolean default true)
-returns jsonb language sql stable set search_path = pg_catalog, pg_temp as $$
-  select jsonb_build_object(
+returns jsonb language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+  return jsonb_build_object(
     'instances', pgflows.open_counts() || case when p_totals then pgflows.ended_counts() else '[]' end,
     'df', case when p_totals then pgflows._df_stats() end,
     'engine', pgflows._engine_stats(),
     'queues', pgflows._queue_stats()
-  )
-$$;
+  );
+end $$;
 
 revoke all on function
   pgflows._engine_stats(), pgflows._queue_stats(), pgflows._df_stats(),
-  pgflows.open_counts(), pgflows.ended_counts(), pgflows.stats(boolean), pgflows.live_engines()
+  pgflows.open_counts(), pgflows.stats(boolean), pgflows.live_engines()
 from public;

@@ -12,6 +12,7 @@ begin
   if pgflows.df_is_ours() then
     v_orchestrated := df._prune(p_age, p_most);
   end if;
+  perform pgflows._count();
   -- ids are ordered by time, so the oldest are the first of the primary key
   select array_agg(old.instance_id) into v_ids from (
     select i.instance_id from pgflows.instances i
@@ -26,6 +27,7 @@ begin
   delete from pgflows.df_runs r where r.instance_id = any (v_ids);
   delete from pgflows.attempts a where a.instance_id = any (v_ids);
   delete from pgflows.step_runs s where s.instance_id = any (v_ids);
+  perform pgflows._uncount(v_ids);
   delete from pgflows.instances i where i.instance_id = any (v_ids);
   return greatest(cardinality(v_ids), v_orchestrated);
 end $$;

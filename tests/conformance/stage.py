@@ -82,8 +82,23 @@ async def play_all(conn: Connection, flows: list[str]) -> list[Played]:
 
 
 async def finish(conn: Connection, instance: str) -> Played:
+    """Waits for the end, and for the output: the extension writes it after the status."""
     await conn.fetchval("select df.await_instance($1, $2)", instance, PATIENCE)
+    shown = "select output is not null from df.instance_info($1)"
+    await until(lambda: conn.fetchval(shown, instance), what="the output")
     return await look(conn, instance)
+
+
+async def signal_on(conn: Connection, instance: str, name: str) -> Played:
+    """Raises a signal until the instance ends: the extension drops what comes before the wait."""
+
+    async def ended() -> bool:
+        await conn.fetchval("select df.signal($1, $2)", instance, name)
+        status = await conn.fetchval("select df.status($1)", instance)
+        return status in ("completed", "failed", "cancelled")
+
+    await until(ended, PATIENCE, "the end")
+    return await finish(conn, instance)
 
 
 async def look(conn: Connection, instance: str) -> Played:

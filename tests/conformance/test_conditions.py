@@ -80,9 +80,12 @@ async def test_rows_are_counted_and_not_looked_at(
     assert len(played.nodes) == 5
 
 
-async def test_what_has_no_rows_counts_as_none(actor: Connection) -> None:
+async def test_if_rows_fails_where_the_capture_is_no_result_of_a_statement(
+    actor: Connection,
+) -> None:
     flow = "df.seq(df.as(df.join('select 1', 'select 2'), 'c'), df.if_rows('c', {}))"
-    assert (await play(actor, flow.format(YES_NO))).cell == "no"
+    error = (await play(actor, flow.format(YES_NO))).error
+    assert error == "df.if_rows: result 'c' is not a SQL result (missing row_count)"
 
 
 async def test_a_failed_condition_skips_both_branches(actor: Connection) -> None:

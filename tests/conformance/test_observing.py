@@ -262,6 +262,21 @@ async def test_a_limit_below_one_is_an_error(actor: Connection, call: str, limit
         await actor.fetch(f"select * from df.{call.format(id=instance, limit=limit)}")  # noqa: S608
 
 
+@pytest.mark.parametrize("seconds", [0, -1])
+async def test_waiting_takes_a_positive_time(actor: Connection, seconds: int) -> None:
+    with pytest.raises(asyncpg.PostgresError, match="Timeout must be positive"):
+        await actor.fetchval("select df.await_instance('deadbeef', $1)", seconds)
+
+
+async def test_older_names_still_answer(actor: Connection) -> None:
+    instance = await start(actor, "df.seq('select 1', 'select 2')")
+    assert await actor.fetchval("select df.wait_for_completion($1)", instance) == "completed"
+    nodes = await actor.fetch("select * from df.instance_nodes($1, 5)", instance)
+    assert {n["execution_id"] for n in nodes} == {1}
+    assert sorted(n["node_type"] for n in nodes) == ["SQL", "SQL", "THEN"]
+    assert "inferred_status" not in nodes[0]
+
+
 async def test_a_run_is_running_as_soon_as_it_has_done_something(actor: Connection) -> None:
     made = "begun_" + await actor.fetchval("select left(gen_random_uuid()::text, 8)")
     await actor.execute(f"create table corpus.{made} (n integer)")

@@ -135,3 +135,11 @@ async def test_a_function_that_builds_no_node_is_no_step(actor: Connection, call
     await actor.execute(f"select {call}")
     node = json.loads(await actor.fetchval("select 'OK' ~> 'select 1'"))["left_node"]
     assert node == {"node_type": "SQL", "query": "OK"}
+
+
+async def test_the_answer_of_a_wait_is_no_step(actor: Connection) -> None:
+    instance = await actor.fetchval("select df.start('select 1')")
+    with pytest.raises(
+        asyncpg.PostgresError, match=r"df\.await_instance cannot be used as a workflo"
+    ):
+        await actor.fetchval("select df.seq(df.await_instance($1), 'select 1')", instance)

@@ -94,7 +94,11 @@ class Run:
             found = branch.captures.get(name)
             if found is None:
                 raise branch.fail(node, f"df.if_rows: result '{name}' not found")
-            truth = bool(isinstance(found.value, dict) and found.value.get("row_count"))
+            rows = found.value.get("row_count") if isinstance(found.value, dict) else None
+            if rows is None:
+                text = f"df.if_rows: result '{name}' is not a SQL result (missing row_count)"
+                raise branch.fail(node, text)
+            truth = bool(rows)
         return await self._visit(_child(node, node.left if truth else node.right), branch)
 
     async def _join(self, node: Node, branch: Branch) -> Result:
