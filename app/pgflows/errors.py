@@ -12,8 +12,9 @@ PgflowsError
 ├── RequestError              what the caller asked for cannot be done; nothing was changed
 │   ├── WorkflowNotFound      ├── InvalidInput      ├── InputTooLarge      ├── IdempotencyConflict
 │   ├── InstanceNotFound      ├── StepNotFound      ├── InvalidRequest     ├── Unauthorized
-│   └── Forbidden
+│   ├── Forbidden             └── InProgress
 ├── ServiceUnavailable        the service or its database is away; the same request may work later
+│   └── OrchestratorAway
 ├── SignatureRefused          a push that this deployment did not sign
 ├── OutcomeRefused            what a step returned cannot be stored
 └── StepError                 raised by a step to steer its retries
@@ -132,6 +133,12 @@ class InstanceNotFound(RequestError):
     sqlstate = "PF014"
 
 
+class InProgress(RequestError):
+    """Another transaction, which is still open, holds what the request needs; try again."""
+
+    sqlstate = "PF015"
+
+
 class StepNotFound(RequestError):
     """There is no such step."""
 
@@ -150,6 +157,12 @@ class Forbidden(RequestError):
 
 class ServiceUnavailable(PgflowsError):
     """The service cannot be reached, or cannot reach its database."""
+
+
+class OrchestratorAway(ServiceUnavailable):
+    """The orchestrator takes no runs at the moment."""
+
+    sqlstate = "PF016"
 
 
 class SignatureRefused(PgflowsError):
@@ -176,7 +189,7 @@ class RetryAfter(StepError):
         self.seconds = seconds
 
 
-BY_SQLSTATE: Mapping[str, type[RequestError]] = {
+BY_SQLSTATE: Mapping[str, type[PgflowsError]] = {
     cls.sqlstate: cls
     for cls in (
         WorkflowNotFound,
@@ -184,6 +197,8 @@ BY_SQLSTATE: Mapping[str, type[RequestError]] = {
         InputTooLarge,
         IdempotencyConflict,
         InstanceNotFound,
+        InProgress,
+        OrchestratorAway,
     )
     if cls.sqlstate
 }

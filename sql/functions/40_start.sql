@@ -1,6 +1,7 @@
 -- Starting: pgflows.start is the one way in, for psql, triggers, the HTTP service and everything else.
 --   start            (41_submit.sql) runs as pgflows_run, so that the run is submitted by it
 --   _open            validates and writes the instance, as the owner; where df is ours it starts the run as well
+--   _insert_keyed    the row of a start with an idempotency key
 --   _check_start     says what is wrong with a workflow's name, an input or attributes
 --   _link            ties the orchestrator's id to the instance, as the owner
 --   _misfit          what is wrong with an input, as far as SQL can see: types and required fields of the top level
@@ -106,8 +107,30 @@ begin
   return v_before.instance_id;
 end $$;
 
--- Answers the instance and, where somebody else has to start it, its graph. Called once a start, so each statement and
--- each expression counts: a simple model is checked at once, and what does not pass there is looked at with care.
+-- Writes the instance of a keyed start; null if the key was used. It waits for another transaction that uses the key, for a
+-- while. What it wrote is remembered for the rest of the transaction, so that start_instance knows whose it is.
+create or replace function pgflows._insert_keyed(
+  p_workflow text, p_version text, p_input jsonb, p_key text, p_label text, p_attributes jsonb
+) returns uuid language plpgsql set search_path = pg_catalog, pg_temp set lock_timeout = '2s' as $$
+declare
+  v_instance uuid;
+begin
+  insert into pgflows.instances as i (instance_id, workflow, version, input, label, attributes, idempotency_key, started_by)
+  values (pgflows.uuid7(), p_workflow, p_version, p_input, p_label, p_attributes, p_key, session_user)
+  on conflict (workflow, idempotency_key) where i.idempotency_key is not null do nothing
+  returning i.instance_id into v_instance;
+  if v_instance is not null then
+    perform set_config('pgflows.keyed_start', v_instance::text, true);
+  end if;
+  return v_instance;
+exception when lock_not_available then
+  raise exception 'another transaction, still open, is starting workflow % with idempotency key %', p_workflow, p_key
+    using errcode = 'PF015', detail = jsonb_build_object('workflow', p_workflow, 'idempotency_key', p_key),
+    hint = 'try again when it has ended; a transaction that starts runs should be short';
+end $$;
+
+-- Answers the instance and, if somebody else has to start it, its graph. Called once a start, so each statement and each
+-- expression counts: a simple model is checked at once, and what does not pass there is looked at with care.
 create or replace function pgflows._open(
   p_workflow text, p_input jsonb, p_key text, p_label text, p_attributes jsonb, out instance_id uuid, out graph text
 ) language plpgsql security definer set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan as $$
@@ -126,12 +149,15 @@ begin
   if v_fits is not true then
     perform pgflows._check_start(p_workflow, v_version, p_input, p_attributes);
   end if;
-  insert into pgflows.instances as i (instance_id, workflow, version, input, label, attributes, idempotency_key, started_by)
-  values (pgflows.uuid7(), p_workflow, v_version, p_input, p_label, p_attributes, p_key, session_user)
-  on conflict (workflow, idempotency_key) where i.idempotency_key is not null do nothing
-  returning i.instance_id into instance_id;
+  if p_key is null then
+    insert into pgflows.instances (instance_id, workflow, version, input, label, attributes, started_by)
+    values (pgflows.uuid7(), p_workflow, v_version, p_input, p_label, p_attributes, session_user)
+    returning instances.instance_id into instance_id;
+  else
+    instance_id := pgflows._insert_keyed(p_workflow, v_version, p_input, p_key, p_label, p_attributes);
+  end if;
   if instance_id is null then
-    -- somebody used the key: the insert waited for their commit
+    -- the key was used, and the insert waited for the commit
     instance_id := pgflows._started_before(p_workflow, p_input, p_key);
     graph := null;
   elsif v_template is not null then
@@ -147,5 +173,5 @@ returns void language sql security definer set search_path = pg_catalog, pg_temp
   from pgflows.df_runs r where r.instance_id = p_instance_id
 $$;
 
-revoke all on function pgflows._check_start, pgflows._started_before, pgflows._open, pgflows._link from public;
+revoke all on function pgflows._check_start, pgflows._started_before, pgflows._insert_keyed, pgflows._open, pgflows._link from public;
 grant execute on function pgflows._open, pgflows._link to pgflows_run;

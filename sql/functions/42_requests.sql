@@ -2,25 +2,22 @@
 --   start_instance    POST /workflows/{name}/start: pgflows.start, and what came of it
 --   cancel_instance   POST /instances/{id}/cancel
 
--- 'created' is false where the idempotency key had started the instance before: then another transaction wrote the row.
+-- 'created' is false if the idempotency key had started the instance before.
 create or replace function pgflows.start_instance(
   p_workflow text, p_input jsonb, p_key text, p_label text, p_attributes jsonb
 ) returns jsonb language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_instance uuid := pgflows.start(p_workflow, p_input, p_key, p_label, p_attributes);
 begin
-  return (
-    select pgflows._instance_document(v_instance)
-      || jsonb_build_object('created', i.xmin = pg_current_xact_id()::xid)
-    from pgflows.instances i where i.instance_id = v_instance
-  );
+  return pgflows._instance_document(v_instance)
+    || jsonb_build_object('created', p_key is null or current_setting('pgflows.keyed_start', true) = v_instance::text);
 end $$;
 
 -- Ends a live instance; one that has ended stays as it is. Where df is ours, its row is taken first, as by the trigger on
 -- df.instances, and only an instance that is still live afterwards is written here. The extension hears of it from
 -- pgflows.sweep: what its df.cancel does at once would outlive a rollback.
 create or replace function pgflows.cancel_instance(p_id text, p_reason text default null)
-returns jsonb language plpgsql set search_path = pg_catalog, pg_temp as $$
+returns jsonb language plpgsql set search_path = pg_catalog, pg_temp set lock_timeout = '2s' as $$
 declare
   v_instance uuid := pgflows._find_instance(p_id);
   v_df_id text := pgflows._current_run(v_instance);
@@ -38,6 +35,10 @@ begin
     end if;
   end if;
   return pgflows._instance_document(v_instance);
+exception when lock_not_available then
+  raise exception 'another transaction, still open, is changing instance %', v_instance
+    using errcode = 'PF015', detail = jsonb_build_object('instance_id', v_instance),
+    hint = 'try again when it has ended';
 end $$;
 
 revoke all on function pgflows.start_instance(text, jsonb, text, text, jsonb), pgflows.cancel_instance(text, text) from public;

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any, TypeAlias
 from uuid import UUID
 
+import asyncpg
 import httpx
 
 from pgflows.client import Client
 
+Connection: TypeAlias = "asyncpg.Connection[Any]"
 START = "/workflows/process_order/start"
 ORDER = {"order_id": "ORD-1", "amount": 99.0}
 
@@ -39,6 +43,21 @@ async def test_a_key_with_another_input_is_409(http: httpx.AsyncClient) -> None:
     other = await http.post(START, json={"input": ORDER | {"amount": 1}}, headers=headers)
     assert other.status_code == 409
     assert other.json()["type"] == "urn:pgflows:problem:idempotency-conflict"
+
+
+async def test_key_that_an_open_transaction_starts_with_is_409_and_says_when_to_try_again(
+    http: httpx.AsyncClient, owner: Connection
+) -> None:
+    async with owner.transaction():
+        statement = "select pgflows.start('process_order', $1, 'order 1')"
+        await owner.execute(statement, json.dumps(ORDER))
+        response = await http.post(
+            START, json={"input": ORDER}, headers={"Idempotency-Key": "order 1"}
+        )
+    assert response.status_code == 409
+    assert response.headers["Retry-After"] == "1"
+    assert response.json()["type"] == "urn:pgflows:problem:in-progress"
+    assert response.json()["idempotency_key"] == "order 1"
 
 
 async def test_an_unknown_workflow_is_404(http: httpx.AsyncClient) -> None:

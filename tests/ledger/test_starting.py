@@ -250,3 +250,44 @@ async def test_a_simple_model_is_checked_at_once(
         with pytest.raises(asyncpg.PostgresError, match=problem) as e:
             await books.owner.fetchval("select pgflows.start('w', $1)", given)
         assert e.value.sqlstate == "PF011"
+
+
+async def test_start_with_a_key_that_an_open_transaction_uses_says_so_after_a_while(
+    books: Books,
+) -> None:
+    await books.define()
+    other = await db.connect(books.database.dsn)
+    async with other.transaction():
+        await other.execute("select pgflows.start('w', '{}', 'key-1')")
+        with pytest.raises(
+            asyncpg.PostgresError, match="workflow w with idempotency key key-1"
+        ) as e:
+            await books.start(key="key-1")
+    assert e.value.sqlstate == "PF015"
+    assert json.loads(e.value.detail or "") == {"workflow": "w", "idempotency_key": "key-1"}
+    found = await other.fetchval("select instance_id from pgflows.instances")
+    assert (await books.start(key="key-1")).instance_id == found
+    await other.close()
+
+
+async def test_cancel_of_what_an_open_transaction_changes_says_so_after_a_while(
+    books: Books,
+) -> None:
+    run = await books.start()
+    cancel = "select pgflows.cancel_instance($1)"
+    other = await db.connect(books.database.dsn)
+    async with other.transaction():
+        await other.execute(cancel, run.df_id)
+        with pytest.raises(asyncpg.PostgresError, match=str(run.instance_id)) as e:
+            await books.owner.execute(cancel, run.df_id)
+    assert e.value.sqlstate == "PF015"
+    await other.close()
+
+
+async def test_start_instance_tells_whether_the_key_had_started_it_before(books: Books) -> None:
+    await books.define()
+    start = "select pgflows.start_instance('w', '{}', $1, null, '{}') ->> 'created'"
+    keys = ("a", "a", None, None, "b")
+    assert [await books.owner.fetchval(start, k) for k in keys] == [
+        "true", "false", "true", "true", "true",
+    ]  # fmt: skip

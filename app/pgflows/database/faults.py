@@ -7,7 +7,7 @@ from typing import Any
 
 import asyncpg
 
-from pgflows.errors import BY_SQLSTATE, InvalidRequest, PgflowsError, RequestError
+from pgflows.errors import BY_SQLSTATE, InvalidRequest, PgflowsError
 
 CRASHED = "57P02"  # what the server tells all others when a session's process died
 AWAY = (
@@ -47,7 +47,7 @@ def is_unstorable(error: BaseException) -> bool:
 def from_sqlstate(error: asyncpg.PostgresError) -> PgflowsError | None:
     """The error of pgflows that an SQLSTATE stands for; None for PostgreSQL's own."""
     code = error.sqlstate or ""
-    cls: type[RequestError] | None = BY_SQLSTATE.get(code)
+    cls: type[PgflowsError] | None = BY_SQLSTATE.get(code)
     if cls is None and code.startswith("PF1"):
         cls = InvalidRequest
     if cls is None:

@@ -25,6 +25,7 @@ from pgflows.database.faults import is_away
 from pgflows.errors import (
     Forbidden,
     IdempotencyConflict,
+    InProgress,
     InputTooLarge,
     InstanceNotFound,
     InvalidInput,
@@ -53,6 +54,7 @@ STATUS: Mapping[type[PgflowsError], int] = {
     RequestError: 422,
     InputTooLarge: 413,
     IdempotencyConflict: 409,
+    InProgress: 409,
     Unauthorized: 401,
     Forbidden: 403,
     SignatureRefused: 401,
@@ -134,7 +136,11 @@ def _ours(request: Request, error: PgflowsError) -> Response:
     status = next((STATUS[c] for c in type(error).__mro__ if c in STATUS), 500)
     if status == 500:
         logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    challenge = {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthorized) else None
+    headers = {}
+    if isinstance(error, Unauthorized):
+        headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, InProgress | ServiceUnavailable):
+        headers["Retry-After"] = "1"
     return ProblemResponse(
         request,
         problem_type(type(error)),
@@ -142,7 +148,7 @@ def _ours(request: Request, error: PgflowsError) -> Response:
         title=(type(error).__doc__ or "").strip(),
         detail=error.message,
         data=error.data,
-        headers=challenge,
+        headers=headers,
     )
 
 

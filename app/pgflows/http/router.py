@@ -161,7 +161,7 @@ async def get_history(service: DepService, instance: InstanceId) -> History:
     return await instances.history(service.pool, instance)
 
 
-@control.post("/instances/{instance}/cancel", responses=documented(400, 404, 413, 415))
+@control.post("/instances/{instance}/cancel", responses=documented(400, 404, 409, 413, 415))
 async def cancel_instance(
     service: DepService, instance: InstanceId, body: Annotated[CancelRequest | None, Body()] = None
 ) -> Instance:
