@@ -20,7 +20,7 @@ from pgflows.cli.doctor import examine
 from pgflows.config import Settings
 from pgflows.database.embedded import EmbeddedServer
 from pgflows.database.migrations import migrate
-from pgflows.database.pooler import is_pooled
+from pgflows.database.pooler import check_pooler
 from tests.acceptance.conftest import EFFECTS, Deployment
 from tests.conftest import Spawn, free_port, until
 from tests.database.conftest import OWNER, Server
@@ -135,8 +135,8 @@ async def test_command_refuses_a_pooler_that_gives_sessions_away(
 
 
 async def test_pooler_is_told_from_a_server(pooler: Pooler, server: Server) -> None:
-    assert not await is_pooled(server.dsn("one"))
-    assert await is_pooled((await reached(pooler)).dsn("session"))
+    assert not await check_pooler(server.dsn("one"))
+    assert await check_pooler((await reached(pooler)).dsn("session"))
 
 
 async def test_pooler_is_found_out_while_other_clients_keep_its_sessions_busy(
@@ -149,6 +149,6 @@ async def test_pooler_is_found_out_while_other_clients_keep_its_sessions_busy(
     for other in others:
         await other.execute("commit")
     with pytest.raises(Exception, match="a pooler in transaction mode"):
-        await is_pooled(dsn)
+        await check_pooler(dsn)
     for other in others:
         await other.close()

@@ -16,7 +16,7 @@ from pgflows.database.dsn import shown
 from pgflows.database.embedded import EmbeddedServer
 from pgflows.database.faults import ANY
 from pgflows.database.migrations import check_schema
-from pgflows.database.pooler import is_pooled
+from pgflows.database.pooler import check_pooler
 from pgflows.errors import SetupError
 
 PATIENCE_SECONDS = 10.0  # for a connection
@@ -55,7 +55,7 @@ async def connection(dsn: str) -> AsyncIterator[db.Connection]:
     """
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
-            await is_pooled(dsn)
+            await check_pooler(dsn)
             conn = await db.connect(dsn)
     except (*ANY, ValueError) as e:
         reason = str(e) or type(e).__name__

@@ -19,11 +19,10 @@ PATIENCE_SECONDS = 2.0  # for another session; in session mode a pool may have n
 PID = "select pg_catalog.pg_backend_pid()"
 
 
-async def is_pooled(dsn: str) -> bool:
-    """Whether a pooler stands between this process and the server.
+async def check_pooler(dsn: str) -> bool:
+    """Raises SetupError if a pooler gives sessions of the server away after each transaction.
 
-    Raises SetupError if it does not keep one session of the server for each client, and the
-    connection's error if there is none. Nothing is set in any session.
+    Returns whether there is a pooler at all. Nothing is set in any session.
     """
     async with AsyncExitStack() as opened:
         first = await _open(dsn, opened)

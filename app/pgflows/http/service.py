@@ -25,6 +25,7 @@ from pgflows.database import connections as db
 from pgflows.database.connections import Pool
 from pgflows.database.migrations import check_schema
 from pgflows.database.orchestrator import needs_engine
+from pgflows.database.pooler import check_pooler
 from pgflows.engine import Engine, open_engine
 from pgflows.errors import InvalidInput, ServiceUnavailable, SetupError, WorkflowNotFound
 from pgflows.flow import Rendered, compile_app, export_sql, render
@@ -117,6 +118,7 @@ async def open_service(
         raise SetupError("no database is named: set PGFLOWS_DSN")
     base_url = settings.base_url or settings.step_base_url + prefix
     rendered = render_app(app, base_url)
+    await check_pooler(dsn)
     async with AsyncExitStack() as stack:
         pool = await stack.enter_async_context(db.open_pool(dsn, size=settings.pool_size))
         await check_schema(pool)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 from pgflows.cli.doctor.findings import BROKEN, OK, WARNING, Finding, Look
 from pgflows.database.migrations.rights import OLDEST_SERVER
-from pgflows.database.pooler import is_pooled
+from pgflows.database.pooler import check_pooler
 
 MOST_SKEW_SECONDS = 2.0
 # Measured by tests/database/test_operations.py. A service has its pool and three more, one of which
@@ -54,7 +54,7 @@ async def encoding(look: Look) -> AsyncIterator[Finding]:
 
 async def pooler(look: Look) -> AsyncIterator[Finding]:
     """In transaction mode nobody gets here: the connection was refused with a reason."""
-    if await is_pooled(look.dsn):
+    if await check_pooler(look.dsn):
         advice = "its pool must be as large as what services and engines need together"
         yield Finding(OK, "pooler", "between here and the server, in session mode", advice)
 
