@@ -101,7 +101,7 @@ class Client:
         attributes: Mapping[str, Any] | None = None,
         wait: float = 0,
     ) -> Started:
-        """Start a workflow; with `wait`, answer when it has ended or so many seconds are over."""
+        """Start a workflow; with `wait`, answer when it has ended, after `wait` seconds at most."""
         data = input.model_dump(mode="json") if isinstance(input, BaseModel) else dict(input)
         response = await self._send(
             "POST",
@@ -123,7 +123,7 @@ class Client:
         instance: UUID | str,
         timeout: float | None = None,  # noqa: ASYNC109
     ) -> Instance:
-        """The instance when it has ended; TimeoutError after so many seconds."""
+        """The instance when it has ended. Raises TimeoutError after `timeout` seconds."""
         clock = asyncio.get_running_loop().time
         end = clock() + timeout if timeout is not None else float("inf")
         pause = 0.02

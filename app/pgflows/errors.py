@@ -19,7 +19,7 @@ PgflowsError
 ├── OutcomeRefused            what a step returned cannot be stored
 └── StepError                 raised by a step to steer its retries
     ├── NonRetryableError     do not try again
-    └── RetryAfter            try again after so many seconds
+    └── RetryAfter            try again after `seconds` seconds
 
 Errors carry data as attributes; the HTTP status of each belongs to `http/problems.py`.
 """

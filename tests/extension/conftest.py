@@ -7,10 +7,9 @@ so it must hold nothing else, and roles must be able to log in without a passwor
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import asyncpg
 import pytest
@@ -56,8 +55,8 @@ def _database(admin: str, name: str) -> Database:
     return Database(name, dsn_of(admin, OWNER, name), dsn_of(admin, RUN, name, RUN_PASSWORD), admin)
 
 
-@pytest.fixture
-async def stand_in(server_dsn: str) -> AsyncIterator[Database]:
+@asynccontextmanager
+async def stand_in_database(server_dsn: str) -> AsyncIterator[Database]:
     """An empty database with the stand-in in it, and nobody let in."""
     name = f"x_{os.getpid()}_{next(_numbers)}"
     conn = await asyncpg.connect(server_dsn)
@@ -72,8 +71,7 @@ async def stand_in(server_dsn: str) -> AsyncIterator[Database]:
         await conn.close()
 
 
-@pytest.fixture
-async def real() -> Database:
+async def real_database() -> Database:
     """The extension's own database, emptied of pgflows."""
     assert REAL is not None
     conn = await asyncpg.connect(REAL)
@@ -88,19 +86,25 @@ async def real() -> Database:
     return _database(REAL, name)
 
 
-@pytest.fixture(params=["stand-in", pytest.param("extension", marks=[real_only, pytest.mark.slow])])
-async def beside(request: pytest.FixtureRequest) -> AsyncIterator[Database]:
-    """A database with the extension, or its stand-in with a worker; the owner has been let in."""
-    async with AsyncExitStack() as stack:
-        if request.param == "extension":
-            database = await _fixture(request, "real")
-        else:
-            database = await _fixture(request, "stand_in")
-            await stack.enter_async_context(working(database.admin_dsn, database.as_role))
-        await let_in(database)
+@pytest.fixture
+async def stand_in(server_dsn: str) -> AsyncIterator[Database]:
+    async with stand_in_database(server_dsn) as database:
         yield database
 
 
-async def _fixture(request: pytest.FixtureRequest, name: str) -> Database:
-    found: Database = await asyncio.to_thread(request.getfixturevalue, name)
-    return found
+@pytest.fixture
+async def real() -> Database:
+    return await real_database()
+
+
+@pytest.fixture(params=["stand-in", pytest.param("extension", marks=[real_only, pytest.mark.slow])])
+async def beside(request: pytest.FixtureRequest, server_dsn: str) -> AsyncIterator[Database]:
+    """A database with the extension, or its stand-in with a worker; the owner has been let in."""
+    async with AsyncExitStack() as stack:
+        if request.param == "extension":
+            database = await real_database()
+        else:
+            database = await stack.enter_async_context(stand_in_database(server_dsn))
+            await stack.enter_async_context(working(database.admin_dsn, database.as_role))
+        await let_in(database)
+        yield database

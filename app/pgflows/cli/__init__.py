@@ -99,11 +99,11 @@ def _options(
     if log_level is not LogLevel.DEBUG:
         logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for every request
     for name, meant in misspelt(os.environ):
-        log.warning("%s is no setting and does nothing; did you mean %s?", name, meant)
+        log.warning("%s is not a setting and has no effect; did you mean %s?", name, meant)
 
 
 def misspelt(environment: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Variables that look like a setting of ours but for a letter or two, and that setting."""
+    """Each variable that is probably a misspelt setting, with the setting that was meant."""
     known = {f"PGFLOWS_{field.upper()}" for field in Settings.model_fields} | OTHER_VARIABLES
     for name in sorted(environment):
         if name.startswith("PGFLOWS_") and name not in known:

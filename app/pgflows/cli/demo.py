@@ -1,8 +1,7 @@
 """`pgflows demo`: five hundred workflows over real flight data, with kills, and the count.
 
-A throw-away PostgreSQL, the step service and the engine as processes of their own. While the runs
-are under way the service is killed twice with SIGKILL and the engine once; each is started again at
-once.
+It starts a throw-away PostgreSQL, the step service and an engine, each as a process. While the runs
+are under way it kills the service twice and the engine once with SIGKILL, and starts each again.
 """
 
 from __future__ import annotations

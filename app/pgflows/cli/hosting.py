@@ -1,8 +1,8 @@
 """Runs the service in this process until a signal asks it to end.
 
-The application's lifespan is entered here and not by the HTTP server: so an error while opening
-comes out as it is, and after a signal the order is the same for all: no new requests, the running
-ones end, then engine, ledger and pool are closed, then the caller goes on.
+The application's lifespan is entered here and not by the HTTP server. So an error while opening
+reaches the caller unchanged. After a signal no new request is accepted, the running ones end, then
+engine, ledger and pool are closed in this order.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pgflows.registry import WorkflowApp
 
 @contextmanager
 def listener(settings: Settings) -> Iterator[socket.socket]:
-    """The port of the service, taken before anything else is started."""
+    """Binds the port of the service, before anything else is started. Raises SetupError."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
         taken = socket.create_server((settings.host, settings.port), family=family, backlog=2048)
@@ -40,7 +40,7 @@ def listener(settings: Settings) -> Iterator[socket.socket]:
 
 
 def _reason(error: OSError) -> str:
-    """The system's words alone, where Python has added the address to them."""
+    """The operating system's words, without the address that Python adds to them."""
     if isinstance(error, socket.gaierror) or error.errno is None:
         return error.strerror or str(error)
     return os.strerror(error.errno)
@@ -62,7 +62,7 @@ def run_service(
 
 
 class _Server(uvicorn.Server):
-    """Leaves the signals to us: uvicorn would raise them again before our lifespan has ended."""
+    """Leaves signals alone: uvicorn would raise them again before the lifespan has ended."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:

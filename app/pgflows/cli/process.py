@@ -22,7 +22,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def collect_seldom() -> None:
-    """What was imported stays; the rest is mostly freed by reference counting."""
+    """Makes garbage collection rare: reference counting frees most of what is not imported."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)

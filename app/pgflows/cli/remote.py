@@ -101,7 +101,7 @@ def list_(
     workflow: Annotated[str | None, typer.Option(help="Only this workflow's")] = None,
     status: Annotated[Status | None, typer.Option(help="Only with this status")] = None,
     label: Annotated[str | None, typer.Option(help="Only with this label")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many to show at most")] = 20,
     cursor: Annotated[str | None, typer.Option(help="next_cursor of the page before")] = None,
     url: Url = None,
     api_key: ApiKey = None,

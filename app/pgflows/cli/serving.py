@@ -94,7 +94,7 @@ def _check_exposure(settings: Settings) -> None:
         )
     if settings.listens_anywhere and settings.base_url is None:
         raise SetupError(
-            f"{settings.host} is no address that an engine could call: set PGFLOWS_BASE_URL to "
+            f"{settings.host} is not an address that an engine could call: set PGFLOWS_BASE_URL to "
             "where the steps are reached, as http://pgflows.internal:8000"
         )
 
@@ -142,7 +142,7 @@ def _to_try(settings: Settings, app: WorkflowApp) -> list[str]:
     """Commands to copy, with an input that fits the workflow."""
     if not app.workflows:
         package = settings.app.partition(":")[0]
-        return [f"There is no workflow yet: write one into a module of the package {package}."]
+        return [f"There is no workflow yet: write one in a module of the package {package}."]
     name = "process_order" if "process_order" in app.workflows else next(iter(app.workflows))
     url = settings.local_url
     body = shlex.quote(json.dumps({"input": sample(app.workflows[name].input_model)}))
