@@ -37,6 +37,7 @@ select (select max(oid)::bigint + 1 from pg_extension)::oid, 'pg_durable', r.oid
 """
 POLL_SECONDS = 0.02
 BEAT_SECONDS = 1.0
+SESSION = "pg_durable:worker:stand-in"
 CAPTURE = re.compile(r"\$([A-Za-z_]\w*)\.([A-Za-z_]\w*)")
 
 AsRole = Callable[[str], str]
@@ -307,7 +308,7 @@ def _filled(text: str, captures: dict[str, Any], *, quoted: bool = False) -> str
 @asynccontextmanager
 async def working(admin_dsn: str, as_role: AsRole) -> AsyncIterator[None]:
     """A worker for the block; at its end the worker dies without a word."""
-    admin = await asyncpg.connect(admin_dsn)
+    admin = await asyncpg.connect(admin_dsn, server_settings={"application_name": SESSION})
     task = asyncio.create_task(Worker(admin, as_role).run())
     try:
         yield

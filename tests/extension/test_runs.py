@@ -60,18 +60,26 @@ async def test_run_beside_the_extension_completes_with_its_history(home: Home) -
     service = home.serve()
     instance = await home.start()
     assert await home.ended(instance) == "completed"
-    history = await home.ask(f"/instances/{instance}/history")
+
+    async def whole() -> Any:
+        found = await home.ask(f"/instances/{instance}/history")
+        return found if {n["status"] for n in found["nodes"]} == {"completed"} else None
+
+    history = await until(whole, 30, "the completion of all nodes")
     assert [s["status"] for s in history["steps"]] == ["completed"] * 3
     assert history["output"] == {"name": "run!", "seconds": 0}
     assert {n["node_type"] for n in history["nodes"]} == {"SQL", "HTTP", "THEN"}
-    assert {n["status"] for n in history["nodes"]} == {"completed"}
     assert [e["status"] for e in history["executions"]] == ["Completed"]
     assert "Traceback" not in service.output()
 
 
 async def test_service_beside_the_extension_says_that_it_runs_no_engine(home: Home) -> None:
     service = home.serve()
-    assert (await home.get("/readyz")).status_code == 200
+
+    async def ready() -> bool:
+        return (await home.get("/readyz")).status_code == 200
+
+    await until(ready, 20, "readiness")
     stats = await home.ask("/stats")
     assert stats["engine"]["kind"] == "extension"
     assert stats["engine"]["live"] == 1
@@ -86,7 +94,11 @@ async def test_engine_command_beside_the_extension_runs_maintenance(home: Home) 
     engine = home.engine(PGFLOWS_RUN_DSN=home.database.run_dsn)
     instance = await home.start(workflow="failing")
     assert await home.ended(instance) == "failed"
-    assert "pg_durable" in engine.output()
+
+    async def said() -> bool:
+        return "pg_durable" in engine.output()
+
+    await until(said, 20, "the line about pg_durable")
     assert "Traceback" not in engine.output()
 
 
