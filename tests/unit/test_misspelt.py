@@ -31,5 +31,5 @@ def test_a_command_says_so() -> None:
         text=True,
         check=True,
     )
-    assert "PGFLOWS_APIKEYS is no setting" in done.stderr
+    assert "PGFLOWS_APIKEYS is not a setting" in done.stderr
     assert "secret" not in done.stderr
