@@ -9,8 +9,8 @@ begin
     raise exception 'Blocked: unsupported URL scheme ''%''. Only http and https are allowed', split_part(p_url, '://', 1)
       using errcode = 'PF104', detail = jsonb_build_object('field', 'url', 'expected', 'http:// or https://')::text;
   elsif p_method is null or upper(p_method) <> all (p_methods) then
-    raise exception 'Invalid HTTP method%: %', case when 'GET' = any (p_methods) then '' else ' for multipart' end, p_method
-      using errcode = 'PF104',
+    raise exception 'Invalid HTTP method%: %. Must be one of %', case when 'GET' = any (p_methods) then '' else ' for multipart' end,
+      p_method, array_to_string(p_methods, ', ') using errcode = 'PF104',
       detail = jsonb_build_object('field', 'method', 'expected', array_to_string(p_methods, ', '))::text;
   elsif p_timeout is null or p_timeout <= 0 then
     raise exception 'Timeout must be positive' using errcode = 'PF104',
@@ -38,7 +38,8 @@ declare
   v_method text := df._check_call(url, method, timeout_seconds, array['POST', 'PUT', 'PATCH']);
 begin
   if jsonb_typeof(parts) is distinct from 'array' or parts = '[]' then
-    raise exception 'parts must contain at least one part' using errcode = 'PF104',
+    raise exception '%', case when parts is null then 'parts is required and cannot be NULL'
+      when parts = '[]' then 'parts must contain at least one part' else 'parts must be a JSON array of part objects' end using errcode = 'PF104',
       detail = jsonb_build_object('field', 'parts', 'expected', 'an array of {name, data_b64, …}')::text;
   end if;
   return df._configured('HTTP_MULTIPART', '{"url":' || pg_catalog.to_json(url)::text || ',"method":"' || v_method

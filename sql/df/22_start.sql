@@ -133,12 +133,12 @@ create or replace function df.start(
 begin
   if fut is null then
     return null;
-  elsif transaction_mode is null or transaction_mode not in ('caller', 'new') then
-    raise exception 'invalid transaction_mode "%"', transaction_mode using errcode = 'PF104',
+  elsif transaction_mode is null or lower(transaction_mode collate "C") not in ('caller', 'new') then
+    raise exception 'invalid transaction_mode "%" for df.start(): expected ''caller'' or ''new''', transaction_mode using errcode = 'PF104',
       detail = jsonb_build_object('field', 'transaction_mode', 'expected', 'caller or new')::text;
-  elsif transaction_mode = 'new' then
+  elsif lower(transaction_mode collate "C") = 'new' then
     perform df._inside('start', 'with transaction_mode ''new''; a start without it commits with its node');
   end if;
-  insert into df._submissions (envelope, label, database, mode) values (fut, label, database, transaction_mode);
+  insert into df._submissions (envelope, label, database, mode) values (fut, label, database, lower(transaction_mode collate "C"));
   return current_setting('df.started_id');
 end $$;

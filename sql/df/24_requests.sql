@@ -79,6 +79,8 @@ returns text language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
   if instance_id is null or signal_name is null or signal_data is null then
     return null;
+  elsif instance_id = '' then
+    raise exception 'Instance ID cannot be empty' using errcode = 'PF104';
   elsif signal_name = '' then
     raise exception 'Signal name cannot be empty' using errcode = 'PF104';
   end if;

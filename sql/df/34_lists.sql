@@ -71,7 +71,7 @@ begin
       v_at := null;
     end;
     if v_at is null or v_after !~ '^[0-9a-f]{8}$' then
-      raise exception 'df.list_instances: not a cursor of ours: %', after_cursor using errcode = 'PF104',
+      raise exception 'df.list_instances: invalid after_cursor: %', after_cursor using errcode = 'PF104',
         detail = jsonb_build_object('field', 'after_cursor')::text;
     end if;
   end if;
