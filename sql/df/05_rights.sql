@@ -5,7 +5,7 @@
 --   _is_on      reads a switch
 -- Nobody but the owner may use the schema until df.grant_usage, or a GRANT, lets a role in.
 
--- Called by the last file. What nobody has granted or revoked yet is new, and PUBLIC may execute it by default.
+-- Called by the last file. A function without an access list is new: PUBLIC may execute it by default.
 create or replace function df._close()
 returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -37,7 +37,7 @@ begin
   end if;
 end $$;
 
--- A switch that nobody declared is kept as it was written: on, true, yes, 1.
+-- PostgreSQL keeps an undeclared setting as it was written: on, true, yes, 1.
 create or replace function df._is_on(p_setting text)
 returns boolean language sql stable as $$
   select coalesce(nullif(current_setting(p_setting, true), '')::boolean, false)

@@ -1,6 +1,6 @@
 -- A node as text: one JSON object with its children inside.
 --   _envelope        a node as it is, anything else as a SQL node around it
---   _read_envelope   a node that somebody wrote by hand, in the order and spacing of ours
+--   _read_envelope   a node written by hand, in the constructors' order and spacing
 --   _misfit          what keeps a JSON value from being read as a node
 --   _no_step, _check_step   what a function that builds no node answers, and its refusal as a node
 -- Callers' search paths are their own: what another schema could shadow is qualified, or the path is set.
@@ -67,8 +67,8 @@ begin
   end if;
 end $$;
 
--- The children are spliced as text, so a text that begins like a node of ours is taken at its word: if the rest
--- is not JSON, df.start says so.
+-- Children are spliced as text: a text that begins like a constructor's is taken as it is. df.start finds out if the rest
+-- is not JSON.
 create or replace function df._envelope(p_node text)
 returns text language plpgsql immutable strict parallel safe as $$
 begin
@@ -85,8 +85,8 @@ begin
   return '{"node_type":"SQL","query":' || pg_catalog.to_json(p_node)::text || '}';
 end $$;
 
--- JSON that is no object with a known node_type is the text of a statement, which will fail where it is run. Children are
--- kept as they were written: df.start reads them.
+-- JSON without a known node_type is the text of a statement, which will fail when it is run. Children are kept as they were
+-- written: df.start reads them.
 create or replace function df._read_envelope(p_node text)
 returns text language plpgsql immutable strict parallel safe set search_path = pg_catalog, pg_temp as $$
 declare

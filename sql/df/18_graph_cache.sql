@@ -1,4 +1,4 @@
--- Graphs that somebody starts again and again, as the text that they are: checking and flattening one is a third of what
+-- Graphs that are started again and again as the same text: checking and flattening one is a third of what
 -- its start costs, so what came of it is cached, with numbers in the place of ids. Only df._begin looks here.
 --   _node_id      the id of node n of an instance: distinct among the 2^32 without a look-up
 --   _cache_graph  called for one graph of 64 that are not cached, so that the others, which may all differ, cost little
@@ -9,7 +9,7 @@ returns text language sql immutable parallel safe as $$
   select lpad(to_hex((p_base + p_n * 2654435761) % 4294967296), 8, '0')
 $$;
 
--- The lock is only tried: nobody may wait here for the end of somebody else's transaction.
+-- The lock is only tried: a start may not wait here for the end of another transaction.
 create or replace function df._cache_graph(p_hash bytea, p_nodes df._template_nodes[])
 returns void language plpgsql as $$
 begin

@@ -48,7 +48,7 @@ begin
   return v_node;
 end $$;
 
--- True where the JSON text of a node that somebody may have written by hand says what an engine needs.
+-- True if the configuration of a node, which may be written by hand, says what an engine needs.
 create or replace function df._is_configured(p_type text, p_query text)
 returns boolean language plpgsql immutable as $$
 declare

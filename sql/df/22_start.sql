@@ -4,7 +4,7 @@
 --   start → df._submissions → _submit → _begin → _flatten (or what was kept of the graph), _enter
 --   _check_submitter, _check_database   whether the role may
 
--- Who may start: a role that an engine can log in as, and not one that may do everything.
+-- A role may start if an engine can log in as it, if it is not a superuser, and if it was let in.
 create or replace function df._check_submitter(p_role oid)
 returns void language plpgsql stable as $$
 declare
@@ -34,8 +34,7 @@ begin
   end if;
 end $$;
 
--- Writes an instance of a role that is known to be fit for it, under an id of ours or, for a sealed request, the given
--- one. Its nodes are those of the prepared graph p_hash; without one the caller writes them, with p_root among them.
+-- Writes an instance of a role that was checked before, under a random id or, for a sealed request, the given one. Its nodes are those of the prepared graph p_hash; without one the caller writes them, with p_root among them.
 -- Called once a start, so each expression counts.
 create or replace function df._enter(p_id text, p_hash bytea, p_root text, p_label text, p_database text, p_role oid)
 returns text language plpgsql as $$

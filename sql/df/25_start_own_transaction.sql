@@ -1,6 +1,6 @@
 -- df.start(…, transaction_mode => 'new'): the start commits whatever becomes of the caller's transaction. Only another
 -- session can do that, so one is opened to this very database, as pgflows_run, by dblink. What it asks for is sealed
--- with a key that nobody but the owner can read, because pgflows_run may not start instances in others' names.
+-- with a key that only the owner can read, because pgflows_run may not start instances in the name of other roles.
 
 do $$
 declare
@@ -31,9 +31,9 @@ begin
   return df._begin(p_id, p_envelope, p_label, p_database, p_role);
 end $$;
 
--- Asks over a connection that ends with the call, whatever happens: one with a name would stay in the caller's session
--- where a time-out or a cancel cuts in, and it is pgflows_run's. Only where the server asks pgflows_run for no password
--- and an admin let the owner use dblink_connect_u it must have a name; then the caller may not be one who can use dblink.
+-- Asks over a connection without a name, which ends with the call. A connection with a name is one of pgflows_run that would
+-- stay in the caller's session if a time-out or a cancel cuts in. It needs a name only if the server asks pgflows_run for no
+-- password and an admin let the owner use dblink_connect_u; then callers that can use dblink are refused.
 create or replace function df._dial(p_schema text, p_target text, p_request text)
 returns text language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare

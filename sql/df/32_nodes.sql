@@ -1,5 +1,5 @@
 -- Reading the nodes of one instance.
---   instance_nodes → _seen    the status that a node's neighbours let it have
+--   instance_nodes → _seen    the status of a node as its ancestors tell it
 --   _seen → _nodes            what was written down, and what a prepared graph has besides
 
 -- The nodes of the prepared graph that an instance was started from; of an instance that the caller may see.

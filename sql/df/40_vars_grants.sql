@@ -1,5 +1,5 @@
--- A role's variables, and who may use df. Both run as the caller: row-level security keeps each role to its own
--- variables, and only who holds a privilege with grant option can pass it on.
+-- A role's variables, and the rights to use df. Both run as the caller: row-level security keeps each role to its own
+-- variables, and a privilege can be passed on only by roles that hold it with grant option.
 
 create or replace function df.setvar(name text, value text)
 returns text language plpgsql volatile strict set search_path = pg_catalog, pg_temp as $$

@@ -1,7 +1,7 @@
 -- The engines that live, and what becomes of a dead one's runs. An engine owns whole instances: a row of df._work with
 -- its id as owner and a random token, the fence of that claim. An engine without the token writes nothing.
 --   _open_engine, _heartbeat, _close_engine   the engine's own row and the freeing of dead engines' work
---   _free → _progress, _up_since, _give_up    who is to blame for a death, and when a run is given up
+--   _free → _progress, _up_since, _give_up    which run to blame for a death, and when to give it up
 -- Lock order everywhere: df._work by instance_id, then df.instances, then df.nodes.
 
 create or replace function df._open_engine(p_engine uuid, p_before uuid default null)
@@ -35,8 +35,8 @@ begin
   update df.instances i set status = 'failed', updated_at = clock_timestamp() where i.id = p_instance;
 end $$;
 
--- When the server last came up, perhaps after one of its processes died. Later checkpoints hide that; then nobody who
--- was last seen before them is blamed for anything.
+-- When the server last came up, perhaps after one of its processes died. A later checkpoint hides that: then no engine that
+-- was last seen before the checkpoint is blamed.
 create or replace function df._up_since()
 returns timestamptz language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
@@ -45,18 +45,18 @@ exception when insufficient_privilege then
   return pg_postmaster_start_time();  -- some hosts keep it to themselves
 end $$;
 
--- Frees what these engines hold; a locked row waits for the next time. What they held stays running (df._status). p_died: they did not end in order, which one of
--- their runs may have caused. So a death counts against the runs that the engine had taken within its last minute
--- and that have come no further since the death before. _claim hands out runs with two deaths or more with care, so
--- that the culprit is soon alone when it kills: then the fifth death, or a later one, fails it. Where the server
--- recovered from a crash nobody is blamed for what may be an engine's way of hearing of it; where it was started anew,
--- engines that live have come back by now (_heartbeat), so those that have not died with it.
+-- Frees what these engines hold. A locked row waits for the next time. What was freed stays running (df._status).
+-- p_died: the engines did not end in order, and one of their runs may be the reason. A death counts against the runs that
+-- the engine had taken within its last minute and that have made no progress since the death before. _claim hands out
+-- runs with two deaths or more a few at a time, so the run that kills is soon alone; its fifth death, or a later one, fails it.
+-- No run is blamed if the server recovered from a crash, which engines may have felt as a death. If the server was started
+-- anew, engines that live have come back by now (_heartbeat): those that have not are dead.
 create or replace function df._free(p_engines uuid[], p_died boolean default false)
 returns integer language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_up timestamptz := case when p_died then df._up_since() end;
   v_freed integer;
-  v_hopeless text[];
+  v_given_up text[];
 begin
   if p_died then
     perform set_config('synchronous_commit', 'on', true);  -- what is counted here must outlive the next crash
@@ -65,7 +65,7 @@ begin
     select w.instance_id, w.failures, w.progress,
       p_died and (e.last_seen_at > v_up or e.last_seen_at < pg_postmaster_start_time())
         and w.wake_at > e.last_seen_at - interval '1 min' as blamed,
-      w.wake_at > e.last_seen_at - interval '10 s' as young
+      w.wake_at > e.last_seen_at - interval '10 s' as recent
     from df._work w left join pgflows.workers e on e.worker_id = w.owner
     where w.owner = any (p_engines)
     order by w.instance_id for no key update of w skip locked
@@ -73,21 +73,21 @@ begin
     select h.*, p.at, case when not h.blamed then h.failures when h.progress = p.at then h.failures + 1 else 1 end as n
     from held h left join lateral (select df._progress(h.instance_id) as at where h.blamed) p on true
   ), judged as (
-    select c.*, c.blamed and c.n >= 5 and (c.young or count(*) filter (where c.blamed and c.n >= 5) over () = 1) as hopeless
+    select c.*, c.blamed and c.n >= 5 and (c.recent or count(*) filter (where c.blamed and c.n >= 5) over () = 1) as given_up
     from counted c
   ), freed as (
     update df._work w set owner = null, token = null, failures = j.n, wake_at = least(w.wake_at, clock_timestamp()),
       progress = case when j.blamed then j.at else w.progress end
     from judged j where w.instance_id = j.instance_id
-    returning w.instance_id::text, j.hopeless
+    returning w.instance_id::text, j.given_up
   ), begun as (
     update df.instances i set status = 'running' from freed f where i.id = f.instance_id and i.status = 'pending'
   )
-  select count(*), array_agg(f.instance_id order by f.instance_id) filter (where f.hopeless)
-  into v_freed, v_hopeless from freed f;
-  if v_hopeless is not null then
+  select count(*), array_agg(f.instance_id order by f.instance_id) filter (where f.given_up)
+  into v_freed, v_given_up from freed f;
+  if v_given_up is not null then
     perform df._give_up(h, 'at least five engines died while they ran this instance, without any progress between')
-    from unnest(v_hopeless) h;
+    from unnest(v_given_up) h;
   end if;
   return v_freed;
 end $$;

@@ -2,11 +2,12 @@
 --   _claim, _release                    take and give back; _release counts what went wrong
 --   _load, _load_template, _mail        nodes, prepared graphs, signals
 
--- By the statement's time: a function that may change in mid-statement, such as clock_timestamp(), cannot bound an
--- index scan, and all that sleep would be looked at.
---   calls      the types of nodes that the role may call over HTTP with
--- p_promise: the engine looks again within 60 ms, as long as it lives. Claims are committed asynchronously, but for those of
--- runs that something went wrong with: if one of them takes everything down at once, it must be known who had it.
+-- Due is what was due when the statement began: clock_timestamp() may change within it, so it cannot bound an index scan, and
+-- every sleeping instance would be read.
+--   p_promise   the engine looks again within 60 ms, as long as it lives
+--   calls       the types of nodes that the role may call over HTTP with
+-- Claims are committed asynchronously. A claim of a run that something went wrong with is committed at once: if the run takes
+-- the server down, its engine must be known.
 create or replace function df._claim(p_engine uuid, p_limit integer, p_promise boolean default false)
 returns table (
   instance_id text, token uuid, label text, role text, root_node text, template bytea,

@@ -93,8 +93,8 @@ end $$;
 -- Runs one user's statement, wrapped so that it answers its result as JSON text, and writes its checkpoint: effect
 -- and record in one transaction and one round trip. Runs as the calling role; raises PF199 where the claim is lost.
 --   p_nodes      the nodes that complete with the result; p_keep: jsonb would lose the order of its keys
--- The text needs its role's search_path, so what this function itself uses is qualified. The session is left as a new one,
--- but for locks on its own account (pg_advisory_lock), which must outlive the commit: they are released later.
+-- The text needs its role's search_path, so what this function itself uses is qualified. The session is left as a new one.
+-- Session-level advisory locks must outlive the commit: the next call releases them.
 create or replace function df._once(
   p_text text, p_keep boolean, p_nodes text[], p_execution text, p_end boolean, p_instance text, p_token uuid,
   w_instance text[] default '{}', w_node text[] default '{}', w_status text[] default '{}',

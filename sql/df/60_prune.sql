@@ -1,5 +1,5 @@
 -- Retention: terminal instances are deleted some time after their end, a few at a time, by one engine at a time.
--- Rows that somebody holds are left for the next round, so that nobody waits for a clean-up. Cached graphs go, too.
+-- A locked row is left for the next round, so that a clean-up keeps no one waiting. Cached graphs go, too.
 
 create or replace function df._prune(p_age interval, p_most integer)
 returns integer language plpgsql set search_path = pg_catalog, pg_temp as $$

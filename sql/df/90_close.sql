@@ -1,2 +1,2 @@
--- Last of the folder: who may execute what the files before it have added.
+-- Last of the folder: sets who may execute the functions that the files before it have added.
 select df._close();
