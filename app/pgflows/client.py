@@ -4,7 +4,8 @@
         started = await client.start("process_order", {"order_id": "ORD-1", "amount": 99.0})
         done = await client.wait(started.instance_id)
 
-What the service refuses is raised as the class of `errors.py` that the service had raised itself.
+What the service refuses is raised as the class of `errors.py` that the service raised itself. A
+number of more than 300 digits, and what is nested deeper than 150 levels, arrives as its text.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import quote, urlsplit
 from uuid import UUID
 
@@ -35,6 +36,9 @@ from pgflows.messages import (
     WorkflowList,
     problem_type,
 )
+from pgflows.readable import readable
+
+Model = TypeVar("Model", bound=BaseModel)
 
 _MEMBERS = {"type", "title", "status", "detail", "instance"}
 _LONGEST_WAIT = 300.0
@@ -111,12 +115,12 @@ class Client:
             params={"wait": min(wait, _LONGEST_WAIT)} if wait else {},
             timeout=self._timeout + wait,
         )
-        return Started.model_validate_json(response.content)
+        return _read(Started, response)
 
     async def get(self, instance: UUID | str) -> Instance:
         """An instance by its instance_id or df_id."""
         response = await self._send("GET", f"/instances/{_segment(instance)}")
-        return Instance.model_validate_json(response.content)
+        return _read(Instance, response)
 
     async def wait(  # the caller may as well use asyncio.timeout
         self,
@@ -138,7 +142,7 @@ class Client:
     async def history(self, instance: UUID | str) -> History:
         """An instance with its steps, their attempts, and the nodes of its graph."""
         response = await self._send("GET", f"/instances/{_segment(instance)}/history")
-        return History.model_validate_json(response.content)
+        return _read(History, response)
 
     async def list(
         self,
@@ -161,7 +165,7 @@ class Client:
         }
         params = {name: value for name, value in given.items() if value is not None}
         response = await self._send("GET", "/instances", params=params)
-        return InstancePage.model_validate_json(response.content)
+        return _read(InstancePage, response)
 
     async def list_all(
         self, *, workflow: str | None = None, status: Status | None = None, label: str | None = None
@@ -179,17 +183,17 @@ class Client:
         """End a live instance; one that has ended is answered as it is."""
         path = f"/instances/{_segment(instance)}/cancel"
         response = await self._send("POST", path, json={"reason": reason})
-        return Instance.model_validate_json(response.content)
+        return _read(Instance, response)
 
     async def workflows(self) -> Sequence[WorkflowInfo]:
         """Every workflow that can be started."""
         response = await self._send("GET", "/workflows")
-        return WorkflowList.model_validate_json(response.content).workflows
+        return _read(WorkflowList, response).workflows
 
     async def workflow(self, name: str) -> WorkflowInfo:
         """One workflow: version, schemas, steps, graph."""
         response = await self._send("GET", f"/workflows/{_segment(name)}")
-        return WorkflowInfo.model_validate_json(response.content)
+        return _read(WorkflowInfo, response)
 
     async def export(self, workflow: str) -> str:
         """The workflow as SQL."""
@@ -216,6 +220,10 @@ def _is_this_machine(url: str) -> bool:
     except ValueError:
         return False
     return host == "localhost" or is_loopback(host)
+
+
+def _read(model: type[Model], response: httpx.Response) -> Model:
+    return model.model_validate_json(readable(response.text))
 
 
 def _segment(value: UUID | str) -> str:

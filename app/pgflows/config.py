@@ -41,7 +41,11 @@ class Settings(BaseSettings):
         8 * 1024 * 1024, ge=1024, description="Bytes of an answer that an HTTP node takes"
     )
     data_dir: str = Field(".pgflows", description="Directory of the embedded server")
-    pool_size: int = Field(10, ge=1, description="Connections of a service to the database")
+    pool_size: int = Field(
+        10,
+        ge=1,
+        description="Connections of the API to the database; half of them, and at least one, read",
+    )
     step_timeout: float = Field(60.0, gt=0, description="Seconds an attempt may take by default")
     step_concurrency: int = Field(100, ge=1, description="Steps that one service runs at once")
     engine_instances: int = Field(1000, ge=1, description="Instances an engine holds in memory")

@@ -1,117 +1,100 @@
 """What can be asked of workflows and instances: one function a question, one SQL function each.
 
-The HTTP routes call these with the service's pool. Errors that our SQL raises arrive as the
-classes of `errors.py`; nothing here catches anything else.
+What holds values of users is answered as the text of a JSON document, as PostgreSQL wrote it:
+jsonb holds numbers and depths that Python's readers and writers of JSON refuse.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 import asyncpg
 
-from pgflows.database.connections import Pool
-from pgflows.database.faults import from_sqlstate
-from pgflows.messages import (
-    CancelRequest,
-    History,
-    Instance,
-    InstanceCount,
-    InstancePage,
-    Started,
-    StartRequest,
-    Stats,
-    Status,
-    WorkflowInfo,
-    WorkflowList,
-)
+from pgflows.database.access import Access
+from pgflows.messages import CancelRequest, InstanceCount, StartRequest, Stats, Status
 
-_POLL_FIRST, _POLL_LAST, _POLL_GROWTH = 0.004, 0.25, 1.2
+POLL_FIRST_SECONDS = 0.004
+POLL_LAST_SECONDS = 0.25
+POLL_GROWTH = 1.2  # of the pause between two looks
+
+DEADLOCK_TRIES = 3
 
 
-@asynccontextmanager
-async def _typed_errors() -> AsyncIterator[None]:
-    try:
-        yield
-    except asyncpg.PostgresError as e:
-        if ours := from_sqlstate(e):
-            raise ours from e
-        raise
+@dataclass(frozen=True)
+class Begun:
+    """An instance that a start answered with. `document` is a `Started`."""
 
-
-async def _value(pool: Pool, statement: str, *args: object) -> Any:
-    async with _typed_errors():
-        return await pool.fetchval(statement, *args)
+    instance_id: UUID
+    created: bool
+    ended: bool
+    document: str
 
 
 async def start(
-    pool: Pool, workflow: str, request: StartRequest, *, idempotency_key: str | None = None
-) -> Started:
-    """Start a workflow, or find the instance that this key started before."""
-    return Started.model_validate(
-        await _value(
-            pool,
-            "select pgflows.start_instance($1, $2, $3, $4, $5)",
-            workflow,
-            request.input,
-            idempotency_key,
-            request.label,
-            request.attributes,
-        )
-    )
-
-
-async def start_and_wait(
-    pool: Pool,
+    access: Access,
     workflow: str,
     request: StartRequest,
     *,
     idempotency_key: str | None = None,
     seconds: float = 0,
-) -> Started:
-    """Start, and give the run up to `seconds` to end: the answer is how it stands then."""
-    started = await start(pool, workflow, request, idempotency_key=idempotency_key)
-    if seconds <= 0 or started.ended:
-        return started
-    instance = await wait_for_end(pool, started.instance_id, seconds)
-    return Started(**instance.model_dump(), created=started.created)
+) -> Begun:
+    """Start a workflow, or find the instance that this key started before.
+
+    The run has up to `seconds` to end: the answer is how it stands then.
+    """
+    row = await access.change(
+        "select d::text, d ->> 'instance_id', (d -> 'created')::boolean, "
+        "d ->> 'ended_at' is not null from pgflows.start_instance($1, $2, $3, $4, $5) d",
+        workflow,
+        request.input,
+        idempotency_key,
+        request.label,
+        request.attributes,
+        subject=("start", workflow, idempotency_key) if idempotency_key is not None else None,
+        busy="another transaction, still open, is starting workflow "
+        f"{workflow} with idempotency key {idempotency_key}",
+    )
+    begun = Begun(UUID(row[1]), row[2], row[3], document=row[0])
+    if seconds <= 0 or begun.ended:
+        return begun
+    return await _wait(access, begun, seconds)
 
 
-async def wait_for_end(pool: Pool, instance_id: UUID, seconds: float) -> Instance:
+async def _wait(access: Access, begun: Begun, seconds: float) -> Begun:
     """Look at an instance ever less often until it has ended or the time is over."""
     clock = asyncio.get_running_loop().time
     end = clock() + seconds
-    pause = _POLL_FIRST
-    while not await _value(pool, "select pgflows.has_ended($1)", instance_id):
+    pause = POLL_FIRST_SECONDS
+    while not (await access.read("select pgflows.has_ended($1)", begun.instance_id))[0]:
         left = end - clock()
         if left <= 0:
             break
         await asyncio.sleep(min(pause, left))
-        pause = min(pause * _POLL_GROWTH, _POLL_LAST)
-    return await get(pool, str(instance_id))
+        pause = min(pause * POLL_GROWTH, POLL_LAST_SECONDS)
+    row = await access.read(
+        "select d::text, d ->> 'ended_at' is not null from (select pgflows.get_instance($1) || "
+        "jsonb_build_object('created', $2::boolean)) g(d)",
+        str(begun.instance_id),
+        begun.created,
+    )
+    return Begun(begun.instance_id, begun.created, row[1], document=row[0])
 
 
-async def get(pool: Pool, instance: str) -> Instance:
+async def get(access: Access, instance: str) -> str:
     """One instance, by its uuid or a df id."""
-    return Instance.model_validate(
-        await _value(pool, "select pgflows.get_instance($1)", instance.lower())
-    )
+    return _text(await access.read("select pgflows.get_instance($1)::text", instance.lower()))
 
 
-async def history(pool: Pool, instance: str) -> History:
+async def history(access: Access, instance: str) -> str:
     """An instance with its steps, attempts and graph nodes."""
-    return History.model_validate(
-        await _value(pool, "select pgflows.history($1)", instance.lower())
-    )
+    return _text(await access.read("select pgflows.history($1)::text", instance.lower()))
 
 
 async def list_instances(
-    pool: Pool,
+    access: Access,
     *,
     workflow: str | None = None,
     status: Status | None = None,
@@ -119,12 +102,11 @@ async def list_instances(
     since: datetime | None = None,
     limit: int = 100,
     cursor: UUID | None = None,
-) -> InstancePage:
+) -> str:
     """A page of instances, newest first."""
-    return InstancePage.model_validate(
-        await _value(
-            pool,
-            "select pgflows.list_instances($1, $2, $3, $4, $5, $6)",
+    return _text(
+        await access.read(
+            "select pgflows.list_instances($1, $2, $3, $4, $5, $6)::text",
             workflow,
             status,
             label,
@@ -135,52 +117,55 @@ async def list_instances(
     )
 
 
-async def cancel(pool: Pool, instance: str, request: CancelRequest | None = None) -> Instance:
+async def cancel(access: Access, instance: str, request: CancelRequest | None = None) -> str:
     """End a live instance; one that has ended is answered as it is.
 
     The run may end by itself at the same moment and lock the same rows from the other side:
     PostgreSQL then picks a loser, and if that is the cancel, it is simply made again.
     """
     reason = request.reason if request else None
-    statement = "select pgflows.cancel_instance($1, $2)"
-    document = await _again_on_deadlock(lambda: _value(pool, statement, instance.lower(), reason))
-    return Instance.model_validate(document)
-
-
-async def _again_on_deadlock(act: Callable[[], Awaitable[Any]], tries: int = 3) -> Any:
-    for _ in range(tries - 1):
+    tries_left = DEADLOCK_TRIES
+    while True:
+        tries_left -= 1
         try:
-            return await act()
+            return _text(
+                await access.change(
+                    "select pgflows.cancel_instance($1, $2)::text",
+                    instance.lower(),
+                    reason,
+                    subject=("cancel", instance.lower()),
+                    busy=f"another transaction, still open, is changing instance {instance}",
+                )
+            )
         except asyncpg.DeadlockDetectedError:
-            continue
-    return await act()
+            if not tries_left:
+                raise
 
 
-async def workflows(pool: Pool) -> WorkflowList:
+async def workflows(access: Access) -> str:
     """Every workflow that can be started."""
-    return WorkflowList.model_validate(
-        {"workflows": await _value(pool, "select pgflows.list_workflows()")}
+    return _text(
+        await access.read("select jsonb_build_object('workflows', pgflows.list_workflows())::text")
     )
 
 
-async def workflow(pool: Pool, name: str) -> WorkflowInfo:
+async def workflow(access: Access, name: str) -> str:
     """One workflow in its active version."""
-    return WorkflowInfo.model_validate(await _value(pool, "select pgflows.get_workflow($1)", name))
+    return _text(await access.read("select pgflows.get_workflow($1)::text", name))
 
 
-async def stats(pool: Pool, *, totals: bool = True) -> Stats:
-    """Figures of the whole database, and of this pool; `totals` may count millions of rows."""
-    document = await _value(pool, "select pgflows.stats($1)", totals)
-    pool_stats = {"size": pool.get_size(), "idle": pool.get_idle_size()}
-    return Stats.model_validate(document | {"pool": pool_stats})
+async def stats(access: Access, *, totals: bool = True) -> Stats:
+    """Figures of the whole database, and of these connections; `totals` may count millions."""
+    row = await access.read("select pgflows.stats($1)", totals)
+    return Stats.model_validate(row[0] | {"pool": {"size": access.size, "idle": access.idle}})
 
 
-async def ended_counts(pool: Pool) -> list[InstanceCount]:
+async def ended_counts(access: Access) -> list[InstanceCount]:
     """How many instances ended, by workflow and status; it counts all that are kept."""
-    counts = await _value(pool, "select pgflows.ended_counts()")
-    return [InstanceCount.model_validate(c) for c in counts]
+    row = await access.read("select pgflows.ended_counts()")
+    return [InstanceCount.model_validate(c) for c in row[0]]
 
 
-async def live_engines(pool: Pool) -> int:
-    """How many engines have shown a sign of life lately."""
-    return int(await _value(pool, "select pgflows.live_engines()"))
+def _text(row: asyncpg.Record) -> str:
+    text: str = row[0]
+    return text

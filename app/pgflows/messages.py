@@ -43,7 +43,7 @@ Reason = Annotated[str, Field(max_length=1000), AfterValidator(check_text)]
 Time = Annotated[AwareDatetime, AfterValidator(_storable_time)]
 
 _AN_ID = "019aa7d2-6b1c-7c3e-9b0a-3f2f6f0d9a11"
-_A_TIME = "2025-11-21T09:30:00.123456Z"
+_A_TIME = "2025-11-21T09:30:00.123456+00:00"
 
 
 class StartRequest(BaseModel):

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
-from uuid import UUID
 
 import pytest
 import schemathesis
@@ -19,24 +18,24 @@ from schemathesis import GenerationMode, checks
 from schemathesis.core.result import Ok
 
 from pgflows import instances
-from pgflows.database.connections import Pool
+from pgflows.database.access import Access
 from pgflows.http.app import create_app
-from pgflows.messages import Instance
+from pgflows.instances import Begun
 from tests.http.conftest import settings_for
 from tests.http.flows import make_app
 
 ALL_CHECKS = list(HealthCheck)
 
 
-async def at_once(pool: Pool, instance_id: UUID, seconds: float) -> Instance:
-    """Stands in for `wait_for_end`."""
-    return await instances.get(pool, str(instance_id))
+async def at_once(access: Access, begun: Begun, seconds: float) -> Begun:
+    """Stands in for the wait."""
+    return begun
 
 
 @pytest.fixture
 def url(database: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A service in a thread, as schemathesis is not async; nobody waits for runs to end in it."""
-    monkeypatch.setattr(instances, "wait_for_end", at_once)
+    monkeypatch.setattr(instances, "_wait", at_once)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         fastapi = create_app(make_app(), settings_for(), dsn=database.dsn)
         server = uvicorn.Server(uvicorn.Config(fastapi, log_level="error"))

@@ -54,6 +54,8 @@ NODES = Kind("pgflows node", NODE, caches_statements=False)
 CLAIMS = Kind("pgflows claims", {**OWN, **BY_KEY, "synchronous_commit": "off"}, durable=False)
 RECORDS = Kind("pgflows records", {**OWN, **BY_KEY})
 SERVICE = Kind("pgflows service", OWN, decodes_json=True)
+READS = Kind("pgflows reads", OWN, decodes_json=True)
+CHANGES = Kind("pgflows changes", {**OWN, "lock_timeout": "3000"}, decodes_json=True)  # ms
 COMMAND = Kind("pgflows command", OWN, decodes_json=True)
 MIGRATION = Kind("pgflows migrate", OWN)
 MAINTENANCE = Kind("pgflows maintenance", OWN)

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import asyncio
 
-from pgflows import instances
-from pgflows.database.connections import Pool
+from pgflows.database.access import Access
 from pgflows.database.faults import is_away
 from pgflows.database.migrations import check_schema
-from pgflows.errors import MigrationError
+from pgflows.errors import MigrationError, ServiceUnavailable
 from pgflows.messages import Ready
 
-PATIENCE = 3.0
+PATIENCE_SECONDS = 3.0
 
 
-async def check(pool: Pool) -> Ready:
+async def check(access: Access) -> Ready:
     """What is there and what is missing; answers within seconds also when the database hangs."""
     try:
-        async with asyncio.timeout(PATIENCE), pool.acquire() as connection:
+        async with asyncio.timeout(PATIENCE_SECONDS), access.reading() as connection:
             await check_schema(connection)
-            engines = await instances.live_engines(pool)
+            engines = await connection.fetchval("select pgflows.live_engines()")
     except MigrationError as e:
         return _not_ready(e.message, database=True)
+    except ServiceUnavailable as e:
+        return _not_ready(e.message)
     except Exception as e:
         if not is_away(e):
             raise

@@ -10,7 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 from prometheus_client import generate_latest as generate
 
 from pgflows import instances
-from pgflows.database.connections import Pool
+from pgflows.database.access import Access
 from pgflows.database.faults import is_away
 from pgflows.messages import InstanceCount, Stats, StepStats
 
@@ -29,11 +29,11 @@ class Ended:
         self._good_until = 0.0
         self._turn = asyncio.Lock()
 
-    async def read(self, pool: Pool) -> list[InstanceCount]:
+    async def read(self, access: Access) -> list[InstanceCount]:
         async with self._turn:
             began = time.monotonic()
             if began >= self._good_until:
-                self._counts = await instances.ended_counts(pool)
+                self._counts = await instances.ended_counts(access)
                 ended = time.monotonic()
                 self._good_until = ended + 20 * (ended - began)
             return self._counts
@@ -86,18 +86,18 @@ class Metrics:
         """Count a push without a good signature."""
         self._refused.inc()
 
-    async def render(self, pool: Pool) -> bytes:
+    async def render(self, access: Access) -> bytes:
         """The text of one scrape; without the database, what this process knows by itself."""
         try:
-            stats = await instances.stats(pool, totals=False)
-            ended = await self._ended.read(pool)
+            stats = await instances.stats(access, totals=False)
+            ended = await self._ended.read(access)
         except Exception as e:
             if not is_away(e):
                 raise
             stats, ended = None, []
         self._show(stats, ended)
-        self._pool.labels("idle").set(pool.get_idle_size())
-        self._pool.labels("busy").set(pool.get_size() - pool.get_idle_size())
+        self._pool.labels("idle").set(access.idle)
+        self._pool.labels("busy").set(access.size - access.idle)
         return generate(self.registry)
 
     def _show(self, stats: Stats | None, ended: list[InstanceCount]) -> None:

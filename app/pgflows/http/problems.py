@@ -45,6 +45,8 @@ logger = logging.getLogger("pgflows.http")
 MAX_BODY = 16 * 1024 * 1024
 """Bytes of a control request's body; an input's own, smaller limit is a setting in the database."""
 
+RETRY_AFTER_SECONDS = "1"
+
 STATUS: Mapping[type[PgflowsError], int] = {
     WorkflowNotFound: 404,
     InstanceNotFound: 404,
@@ -136,11 +138,12 @@ def _ours(request: Request, error: PgflowsError) -> Response:
     status = next((STATUS[c] for c in type(error).__mro__ if c in STATUS), 500)
     if status == 500:
         logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    headers = {}
-    if isinstance(error, Unauthorized):
-        headers["WWW-Authenticate"] = "Bearer"
-    if isinstance(error, InProgress | ServiceUnavailable):
-        headers["Retry-After"] = "1"
+    headers: dict[str, str] = {}
+    match error:
+        case Unauthorized():
+            headers["WWW-Authenticate"] = "Bearer"
+        case InProgress() | ServiceUnavailable():
+            headers["Retry-After"] = RETRY_AFTER_SECONDS
     return ProblemResponse(
         request,
         problem_type(type(error)),
@@ -197,7 +200,7 @@ def _database_away(request: Request, error: Exception) -> Response:
     )  # fmt: skip
     title = "The database cannot be reached."
     detail = "Nothing is known to have been changed; try again."
-    headers = {"Retry-After": "1"}
+    headers = {"Retry-After": RETRY_AFTER_SECONDS}
     return ProblemResponse(request, "database-unavailable", 503, title, detail, headers=headers)
 
 

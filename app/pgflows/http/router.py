@@ -68,6 +68,13 @@ Wait = Annotated[
     Query(description="Seconds to wait for the end", ge=0, le=300, allow_inf_nan=False),
 ]
 
+
+class DocumentResponse(Response):
+    """The text of a JSON document, as the database wrote it."""
+
+    media_type = "application/json"
+
+
 control = APIRouter(
     route_class=ControlRoute,
     dependencies=[Depends(bearer)],
@@ -92,42 +99,41 @@ def _operation_id(route: APIRoute) -> str:
     return route.name
 
 
-@control.get("/workflows")
-async def list_workflows(service: DepService) -> WorkflowList:
+@control.get("/workflows", response_model=WorkflowList)
+async def list_workflows(service: DepService) -> Response:
     """Every workflow that can be started."""
-    return await instances.workflows(service.pool)
+    return DocumentResponse(await instances.workflows(service.access))
 
 
-@control.get("/workflows/{name}", responses=documented(404))
-async def get_workflow(service: DepService, name: WorkflowName) -> WorkflowInfo:
+@control.get("/workflows/{name}", response_model=WorkflowInfo, responses=documented(404))
+async def get_workflow(service: DepService, name: WorkflowName) -> Response:
     """A workflow: its version, schemas, steps with their retry policy, and its graph."""
-    return await instances.workflow(service.pool, name)
+    return DocumentResponse(await instances.workflow(service.access, name))
 
 
 @control.post(
     "/workflows/{name}/start",
     status_code=201,
+    response_model=Started,
     responses=documented(400, 404, 409, 413, 415)
     | {200: {"model": Started, "description": "The idempotency key had started it before"}},
 )
 async def start_workflow(
     service: DepService,
-    response: Response,
     name: WorkflowName,
     body: StartRequest,
     idempotency_key: IdempotencyKey = None,
     wait: Wait = 0,
-) -> Started:
+) -> Response:
     """Start a workflow; with `wait`, answer when it has ended or the seconds are over."""
     service.check_input(name, body.input)
-    started = await instances.start_and_wait(
-        service.pool, name, body, idempotency_key=idempotency_key, seconds=wait
+    begun = await instances.start(
+        service.access, name, body, idempotency_key=idempotency_key, seconds=wait
     )
-    response.status_code = 201 if started.created else 200
-    return started
+    return DocumentResponse(begun.document, 201 if begun.created else 200)
 
 
-@control.get("/instances")
+@control.get("/instances", response_model=InstancePage)
 async def list_instances(
     service: DepService,
     workflow: Annotated[WorkflowFilter | None, Query()] = None,
@@ -136,10 +142,10 @@ async def list_instances(
     since: Annotated[Time | None, Query(description="Created then or later")] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     cursor: Annotated[UUID | None, Query(description="next_cursor of the page before")] = None,
-) -> InstancePage:
+) -> Response:
     """A page of instances, newest first."""
-    return await instances.list_instances(
-        service.pool,
+    page = await instances.list_instances(
+        service.access,
         workflow=workflow,
         status=status,
         label=label,
@@ -147,26 +153,31 @@ async def list_instances(
         limit=limit,
         cursor=cursor,
     )
+    return DocumentResponse(page)
 
 
-@control.get("/instances/{instance}", responses=documented(404))
-async def get_instance(service: DepService, instance: InstanceId) -> Instance:
+@control.get("/instances/{instance}", response_model=Instance, responses=documented(404))
+async def get_instance(service: DepService, instance: InstanceId) -> Response:
     """An instance: status, input, output, error, times."""
-    return await instances.get(service.pool, instance)
+    return DocumentResponse(await instances.get(service.access, instance))
 
 
-@control.get("/instances/{instance}/history", responses=documented(404))
-async def get_history(service: DepService, instance: InstanceId) -> History:
+@control.get("/instances/{instance}/history", response_model=History, responses=documented(404))
+async def get_history(service: DepService, instance: InstanceId) -> Response:
     """An instance with its steps in order, their attempts, and the nodes of its graph."""
-    return await instances.history(service.pool, instance)
+    return DocumentResponse(await instances.history(service.access, instance))
 
 
-@control.post("/instances/{instance}/cancel", responses=documented(400, 404, 409, 413, 415))
+@control.post(
+    "/instances/{instance}/cancel",
+    response_model=Instance,
+    responses=documented(400, 404, 409, 413, 415),
+)
 async def cancel_instance(
     service: DepService, instance: InstanceId, body: Annotated[CancelRequest | None, Body()] = None
-) -> Instance:
+) -> Response:
     """End a live instance; one that has ended is answered as it is."""
-    return await instances.cancel(service.pool, instance, body)
+    return DocumentResponse(await instances.cancel(service.access, instance, body))
 
 
 @control.get(
@@ -189,7 +200,7 @@ async def get_stats(service: DepService) -> Stats:
 @control.get("/metrics", response_class=PlainTextResponse, tags=["figures"])
 async def get_metrics(service: DepService) -> Response:
     """The figures in Prometheus' text format."""
-    return Response(await service.metrics.render(service.pool), media_type=MEDIA_TYPE)
+    return Response(await service.metrics.render(service.access), media_type=MEDIA_TYPE)
 
 
 @health_routes.get("/healthz")
@@ -201,7 +212,7 @@ async def healthz() -> Live:
 @health_routes.get("/readyz", responses={503: {"model": Ready}})
 async def readyz(service: DepService, response: Response) -> Ready:
     """The database is there, its migrations are this code's, and an engine lives."""
-    ready = await health.check(service.pool)
+    ready = await health.check(service.access)
     response.status_code = 200 if ready.status == "ready" else 503
     return ready
 

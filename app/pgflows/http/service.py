@@ -13,16 +13,15 @@ import logging
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Annotated, TypeAlias
+from typing import Annotated
 
-import asyncpg
 from fastapi import Depends, Request
 from pydantic import ValidationError
 
 from pgflows import instances
 from pgflows.config import Settings
-from pgflows.database import connections as db
-from pgflows.database.connections import Pool
+from pgflows.database.access import Access, open_access
+from pgflows.database.connections import SERVICE, Connection, connect
 from pgflows.database.migrations import check_schema
 from pgflows.database.orchestrator import needs_engine
 from pgflows.database.pooler import check_pooler
@@ -38,8 +37,6 @@ from pgflows.messages import Stats
 from pgflows.registry import WorkflowApp
 from pgflows.runner.runner import Runner
 
-PoolConnection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
-
 _DEFINE_LOCK = 0x7067666C6F7764
 
 logger = logging.getLogger("pgflows.http")
@@ -52,7 +49,7 @@ class Service:
     app: WorkflowApp
     settings: Settings
     base_url: str
-    pool: Pool
+    access: Access
     rendered: Mapping[str, Rendered]
     signatures: Signatures
     runner: Runner
@@ -87,10 +84,10 @@ class Service:
         return export_sql(self.app.workflows[workflow], self.rendered[workflow])
 
     async def stats(self) -> Stats:
-        """Figures of the database, of this pool and of the engine in this process."""
+        """Figures of the database, of the connections and of what runs in this process."""
         engine = self.engine.stats() if self.engine else None
         here = {"engine_here": engine, "steps_here": self.runner.stats()}
-        return (await instances.stats(self.pool)).model_copy(update=here)
+        return (await instances.stats(self.access)).model_copy(update=here)
 
 
 def get_service(request: Request) -> Service:
@@ -120,21 +117,23 @@ async def open_service(
     rendered = render_app(app, base_url)
     await check_pooler(dsn)
     async with AsyncExitStack() as stack:
-        pool = await stack.enter_async_context(db.open_pool(dsn, size=settings.pool_size))
-        await check_schema(pool)
-        await define(pool, rendered.values())
+        access = await stack.enter_async_context(open_access(dsn, settings.pool_size))
+        async with access.reading() as connection:
+            await check_schema(connection)
+            engine_needed = with_engine and await needs_engine(connection)
+        await define(dsn, rendered.values())
         ledger = await stack.enter_async_context(Ledger.open(dsn, base_url))
         runner = await stack.enter_async_context(Runner(app, ledger, settings))
         await stack.enter_async_context(open_maintenance(settings, dsn=dsn))
         engine = None
-        if with_engine and await needs_engine(pool):
+        if engine_needed:
             engine = await stack.enter_async_context(open_engine(settings, dsn=dsn))
             await stack.enter_async_context(_running(engine))
         yield Service(
             app,
             settings,
             base_url,
-            pool,
+            access,
             rendered,
             Signatures(ledger.read_keys),
             runner,
@@ -151,23 +150,27 @@ def render_app(app: WorkflowApp, base_url: str) -> dict[str, Rendered]:
     }
 
 
-async def define(pool: Pool, workflows: Iterable[Rendered]) -> None:
+async def define(dsn: str, workflows: Iterable[Rendered]) -> None:
     """Register the workflows whose graph or schemas are not what the database has.
 
-    Services that start at the same time take turns.
+    Services that start at the same time take turns, however long the others need.
     """
-    async with pool.acquire() as connection, connection.transaction():
-        await connection.execute("select pg_advisory_xact_lock($1)", _DEFINE_LOCK)
-        for workflow in workflows:
-            known = await connection.fetchval(
-                "select pgflows.workflow_checksum($1, $2)", workflow.name, workflow.version
-            )
-            if known != workflow.checksum:
-                await _define(connection, workflow)
-                logger.info("defined workflow %s, version %s", workflow.name, workflow.version)
+    connection = await connect(dsn, SERVICE)
+    try:
+        async with connection.transaction():
+            await connection.execute("select pg_advisory_xact_lock($1)", _DEFINE_LOCK)
+            for workflow in workflows:
+                await _define_if_changed(connection, workflow)
+    finally:
+        await connection.close()
 
 
-async def _define(connection: PoolConnection, workflow: Rendered) -> None:
+async def _define_if_changed(connection: Connection, workflow: Rendered) -> None:
+    known = await connection.fetchval(
+        "select pgflows.workflow_checksum($1, $2)", workflow.name, workflow.version
+    )
+    if known == workflow.checksum:
+        return
     envelope = await connection.fetchval(f"select {workflow.graph}")
     await connection.execute(
         "select pgflows.define($1, $2, $3, $4, $5, $6, $7)",
@@ -179,6 +182,7 @@ async def _define(connection: PoolConnection, workflow: Rendered) -> None:
         workflow.output_schema,
         workflow.checksum,
     )
+    logger.info("defined workflow %s, version %s", workflow.name, workflow.version)
 
 
 @asynccontextmanager
