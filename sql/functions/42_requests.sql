@@ -10,7 +10,7 @@ declare
   v_instance uuid := pgflows.start(p_workflow, p_input, p_key, p_label, p_attributes);
 begin
   return pgflows._instance_document(v_instance)
-    || jsonb_build_object('created', p_key is null or current_setting('pgflows.keyed_start', true) = v_instance::text);
+    || jsonb_build_object('created', p_key is null or current_setting('pgflows.keyed_start', true) is not distinct from v_instance::text);
 end $$;
 
 -- Ends a live instance; one that has ended stays as it is. Where df is ours, its row is taken first, as by the trigger on
