@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pgflows.errors import DefinitionError
-from pgflows.flow.nodes import Attr, Construct, Expr, Items, Literal, Return
+from pgflows.flow.program import Build, Expr, Field, List, Literal, Return
 from tests.unit.workflow_source import body, write
 
 MODELS = """
@@ -139,12 +139,12 @@ def plain(value: Expr) -> Any:
     match value:
         case Literal(value=constant):
             return constant
-        case Construct(fields=fields):
+        case Build(fields=fields):
             return {key: plain(part) for key, part in fields}
-        case Items(items=items):
+        case List(items=items):
             return [plain(item) for item in items]
-        case Attr(of=of, keys=keys):
-            return (*([] if not isinstance(of, Attr) else plain(of)), "/".join(keys))
+        case Field(of=of, keys=keys):
+            return (*([] if not isinstance(of, Field) else plain(of)), "/".join(keys))
     return type(value).__name__
 
 
@@ -266,11 +266,11 @@ def test_the_defaults_of_the_input_stand_in_for_what_the_caller_left_out(tmp_pat
     value = value_of(
         tmp_path, "Paid(order_id=input.order_id, note=input.home.zip)", result="Paid", input="Order"
     )
-    assert isinstance(value, Construct)
+    assert isinstance(value, Build)
     note = dict(value.fields)["note"]
-    assert isinstance(note, Attr)
+    assert isinstance(note, Field)
     assert note.default == Literal("00000", note.at)
-    assert isinstance(note.of, Attr)
+    assert isinstance(note.of, Field)
     assert note.of.default == Literal({"city": "Ulm", "zip": "00000"}, note.at)
 
 

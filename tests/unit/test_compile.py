@@ -8,7 +8,7 @@ import pytest
 
 from pgflows.errors import CompileErrors
 from pgflows.flow import compile_app
-from pgflows.flow.nodes import Attr, Construct, Input, Literal, Return, StepCall, Var
+from pgflows.flow.program import INPUT, Build, Field, Literal, Name, Return, StepCall
 from tests.unit.workflow_source import body, write
 
 
@@ -26,15 +26,15 @@ def test_a_straight_line_becomes_calls_and_a_return(tmp_path: Path) -> None:
     assert [type(s) for s in flow.body] == [StepCall, StepCall, StepCall, Return]
     first, second, third, end = flow.body
     assert isinstance(first, StepCall)
-    assert isinstance(first.input, Input)
+    assert first.input == Name(INPUT, first.at)
     assert isinstance(second, StepCall)
     assert (second.key, second.var) == ("ship#1", "sent")
     assert isinstance(third, StepCall)
     assert (third.key, third.var) == ("ship#2", None)
     assert isinstance(end, Return)
-    assert isinstance(end.value, Construct)
+    assert isinstance(end.value, Build)
     values = dict(end.value.fields)
-    assert isinstance(values["order_id"], Attr)
+    assert isinstance(values["order_id"], Field)
     assert isinstance(values["count"], Literal)
     assert values["count"].value == 3
 
@@ -44,7 +44,7 @@ def test_a_returned_step_is_a_call_and_its_result(tmp_path: Path) -> None:
     call, end = flow.body
     assert isinstance(call, StepCall)
     assert isinstance(end, Return)
-    assert isinstance(end.value, Var)
+    assert isinstance(end.value, Name)
     assert end.value.name == call.var
 
 
@@ -61,8 +61,8 @@ def test_a_name_may_be_bound_again_and_then_means_the_new_result(tmp_path: Path)
     assert isinstance(first, StepCall)
     assert isinstance(second, StepCall)
     assert isinstance(third, StepCall)
-    assert isinstance(first.input, Input)
-    assert isinstance(second.input, Var)
+    assert first.input == Name(INPUT, first.at)
+    assert second.input == Name("input", second.at)
     assert (third.step.name, third.var) == ("finish", "@r")
 
 
@@ -124,23 +124,6 @@ REFUSED = [
     # statements
     ("x = «1\nreturn await ctx.step(charge, input)", "this literal is not a step"),
     ("x = «input\nreturn await ctx.step(charge, x)", "a name is not a step"),
-    ("«if input.amount:\n    pass\nreturn await ctx.step(charge, input)", "`if`"),
-    ("«for x in []:\n    pass", "`for`"),
-    ("«while True:\n    pass", "`while`"),
-    ("«try:\n    pass\nfinally:\n    pass", "`try`"),
-    ("«with x:\n    pass", "`with`"),
-    ("«async with x:\n    pass", "`async with`"),
-    ("«raise ValueError", "`raise`"),
-    ("«assert True", "`assert`"),
-    ("«import os", "`import`"),
-    ("«from os import path", "`import`"),
-    ("«pass", "`pass`"),
-    ("«global RATE", "`global`"),
-    ("«def f(): ...", "a nested function"),
-    ("«class C: ...", "a nested class"),
-    ("«del input", "`del`"),
-    ("«match input:\n    case _:\n        pass", "`match`"),
-    ("x = await ctx.step(charge, input)\n«x += 1\nreturn x", "augmented"),
     ("«...\nreturn await ctx.step(charge, input)", "this literal is not a step"),
     ("«x: Paid\nreturn await ctx.step(charge, input)", "declaration without a value"),
     ("«a = b = await ctx.step(charge, input)\nreturn a", "one plain name"),
@@ -174,30 +157,16 @@ REFUSED = [
     ("return «nowhere", "comes from outside"),
     ("await ctx.step(charge, «await ctx.step(charge, input))\nreturn 1", "assign its result first"),
     ("return Paid(order_id=«ctx.step(charge, input))", "assign its result first"),
-    ("return Paid(order_id=«f'{input.order_id}')", "an f-string"),
-    ("return Paid(order_id=«input.order_id + 'x')", "an operator"),
-    ("return Paid(order_id=«input['order_id'])", "`[…]`"),
-    ("return Paid(order_id=(«input.order_id or 'x'))", "`and`/`or`"),
-    ("return Paid(order_id='x', ok=«1 < 2)", "a comparison"),
-    ("return Paid(order_id='x', ok=«not True)", "an operator"),
-    ("return Paid(order_id=(«'a' if True else 'b'))", "a conditional expression"),
-    ("return Paid(order_id=(«x := 'a'))", "`:=`"),
-    ("return Paid(order_id=(«lambda: 'a'))", "a lambda"),
     ("return Paid(order_id=«str(1))", "is not a pydantic model"),
     ("return Paid(order_id=«input.order_id.upper())", "a variable of this function"),
     ("return «plain_function(input)", "is not a pydantic model"),
     ("return «Nowhere(order_id='x')", "is not defined"),
     ("return Paid(«'x')", "takes keywords only"),
     ("return Paid(**«{'order_id': 'x'})", "`**`"),
-    ("return Paid(order_id='x', note=«b'x')", "this literal"),
     ("return Paid(order_id='x', note=«...)", "this literal"),
     ("return Paid(order_id='x', count=«1j)", "this literal"),
-    ("return Paid(order_id='x', count=«-True)", "an operator"),
-    ("return Paid(order_id='x', note=«('a', 'b'))", "a tuple"),
-    ("return Paid(order_id='x', note=«{'a'})", "a set"),
     ("return Paid(order_id='x', note={«1: 'a'})", "not a string literal"),
     ("return Paid(order_id='x', note={'a': «input})", "a computed value in a dict"),
-    ("return Paid(order_id='x', note=«[x for x in 'a'])", "this cannot be translated"),
 ]
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgflows.compiled import MARK, NodeText, parse
-from pgflows.flow import quote
+from pgflows.flow.graph import quote
 
 PLACE = "'{sys_instance_id}', 'main', $e.seq"
 HEAD = f"{MARK} with s0 as materialized (select pgflows.take({PLACE}) v)"

@@ -8,7 +8,7 @@ from typing import Any
 import pglast
 import pytest
 
-from pgflows.flow import quote
+from pgflows.flow.graph import quote
 
 TEXTS = [
     "plain",

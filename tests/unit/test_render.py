@@ -11,8 +11,8 @@ from pydantic import BaseModel, create_model
 from pgflows import RetryConfig, StepContext, WorkflowApp, WorkflowContext
 from pgflows.errors import SetupError
 from pgflows.flow import compile_app, render
-from pgflows.flow.nodes import At, Construct, Items, Literal, Var
-from pgflows.flow.render import expression
+from pgflows.flow.graph.express import expression
+from pgflows.flow.program import At, Build, List, Literal, Name
 
 AT = At("file", 1, 0, "")
 
@@ -44,7 +44,7 @@ def test_the_call_waits_longer_than_an_attempt_may_take() -> None:
     assert graph.count("::jsonb, 33)") == 2
 
 
-def test_the_first_node_starts_from_version_0_and_the_others_from_the_capture() -> None:
+def test_the_first_node_starts_from_seq_0_and_the_others_from_the_capture() -> None:
     graph = rendered().graph
     assert graph.count("''main'', 0)") == 1
     assert graph.count("''main'', $e.seq)") == 2
@@ -91,12 +91,12 @@ def test_a_base_url_that_would_be_substituted_is_refused(url: str) -> None:
 
 def test_a_model_of_many_fields_is_built_in_parts() -> None:
     model = create_model("Wide", **{f"f{n}": (int, 0) for n in range(90)})  # type: ignore[call-overload]
-    fields = tuple((f"f{n}", Var("r", AT)) for n in range(90))
-    sql = expression(Construct(model, fields, AT))
+    fields = tuple((f"f{n}", Name("r", AT)) for n in range(90))
+    sql = expression(Build(model, fields, AT))
     assert sql.count("jsonb_build_object(") == 3
-    items = expression(Items((*[Literal(1, AT)] * 90, Var("r", AT)), AT))
+    items = expression(List((*[Literal(1, AT)] * 90, Name("r", AT)), AT))
     assert items.count("jsonb_build_array(") == 3
 
 
 def test_names_that_are_not_ascii_stay_names() -> None:
-    assert expression(Var("größe", AT)) == "v->'größe'"
+    assert expression(Name("größe", AT)) == "v->'größe'"

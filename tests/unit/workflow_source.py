@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pgflows import CompileError
-from pgflows.flow import Flow, compile_workflow
+from pgflows.flow import Program, compile_workflow
 
 PRELUDE = Path(__file__).with_name("prelude.py").read_text()
 MARK = "«"
@@ -25,7 +25,7 @@ class Written:
     line: int
     column: int
 
-    def compile(self) -> Flow:
+    def compile(self) -> Program:
         app: Any = self.module.app
         return compile_workflow(app.workflows["w"], app.steps)
 

@@ -1,18 +1,18 @@
 """From a workflow's Python source to the SQL that PostgreSQL runs.
 
-compile reads the source into a tree (nodes), check gives the tree its types, render writes it
-as SQL. Nothing here touches a database.
+`python` reads the source into a program, `typing` checks it, `graph` turns it into df nodes and
+writes these as SQL. Nothing here touches a database.
 """
 
 from pgflows.flow.compile import compile_app, compile_workflow
 from pgflows.flow.describe import describe
 from pgflows.flow.export import export_sql
-from pgflows.flow.nodes import Flow
-from pgflows.flow.render import Rendered, render
+from pgflows.flow.program import Program
+from pgflows.flow.rendered import Rendered, render
 from pgflows.flow.sample import sample
 
 __all__ = [
-    "Flow",
+    "Program",
     "Rendered",
     "compile_app",
     "compile_workflow",

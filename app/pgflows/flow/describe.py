@@ -1,4 +1,4 @@
-"""A flow as data: what the API, the ledger and a dashboard show of a workflow's graph."""
+"""A program as data: what the API, the ledger and a dashboard show of a workflow."""
 
 from __future__ import annotations
 
@@ -6,33 +6,36 @@ from collections.abc import Callable
 from typing import Any
 
 from pgflows.definitions import Step
-from pgflows.flow.nodes import (
-    Attr,
-    Construct,
+from pgflows.flow.program import (
+    INPUT,
+    Apply,
+    Build,
     Expr,
-    Flow,
-    Input,
-    Items,
+    Field,
+    List,
     Literal,
+    Name,
+    Program,
     Statement,
     StepCall,
-    Var,
 )
 
 
-def describe(flow: Flow, *, step_timeout: Callable[[Step[Any, Any]], float]) -> dict[str, Any]:
+def describe(
+    program: Program, *, step_timeout: Callable[[Step[Any, Any]], float]
+) -> dict[str, Any]:
     """`steps`, each call with its policies, and `flow`, the tree of statements."""
     return {
         "steps": [
             {
                 "key": call.key,
                 "step": call.step.name,
-                "retry": flow.workflow.retry_of(call.step).model_dump(),
+                "retry": program.workflow.retry_of(call.step).model_dump(),
                 "timeout": step_timeout(call.step),
             }
-            for call in flow.calls()
+            for call in program.calls()
         ],
-        "flow": [_statement(statement) for statement in flow.body],
+        "flow": [_statement(statement) for statement in program.body],
     }
 
 
@@ -50,19 +53,21 @@ def _statement(statement: Statement) -> dict[str, Any]:
 
 def _value(value: Expr) -> dict[str, Any]:
     match value:
-        case Input():
+        case Name(name=name) if name == INPUT:
             return {"type": "input"}
-        case Var(name=name):
+        case Name(name=name):
             return {"type": "result", "name": name}
-        case Attr(of=of, name=name):
+        case Field(of=of, name=name):
             return {"type": "field", "of": _value(of), "name": name}
         case Literal(value=constant):
             return {"type": "literal", "value": constant}
-        case Items(items=items):
+        case List(items=items):
             return {"type": "list", "items": [_value(item) for item in items]}
-        case Construct(model=model, fields=fields):
+        case Build(model=model, fields=fields):
             return {
                 "type": "model",
                 "model": model.__name__,
                 "fields": {key: _value(part) for key, part in fields},
             }
+        case Apply(op=op, args=args):
+            return {"type": "operator", "op": op.spelled, "args": [_value(arg) for arg in args]}

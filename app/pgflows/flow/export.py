@@ -6,8 +6,9 @@ import json
 from typing import Any
 
 from pgflows.definitions import Workflow
-from pgflows.flow import quote
-from pgflows.flow.render import Rendered
+from pgflows.flow.graph import quote
+from pgflows.flow.graph.render import render
+from pgflows.flow.rendered import Rendered
 from pgflows.flow.sample import sample
 
 HEADER = """\
@@ -32,7 +33,7 @@ def export_sql(workflow: Workflow[Any, Any], rendered: Rendered) -> str:
     arguments = [
         quote.node_text(rendered.name),
         quote.node_text(rendered.version),
-        _tree(list(rendered.leaves), "  ").lstrip(),
+        render(rendered.tree, indent="  "),
         *(
             f"{quote.node_text(json.dumps(part, ensure_ascii=False))}::jsonb"
             for part in (rendered.definition, rendered.input_schema, rendered.output_schema)
@@ -58,16 +59,6 @@ select pgflows.start({quote.node_text(rendered.name)}, :'input'::jsonb) as insta
 
 commit;
 """
-
-
-def _tree(leaves: list[tuple[str, str]], indent: str) -> str:
-    """The balanced sequence of render, one node a line."""
-    if len(leaves) == 1:
-        return indent + leaves[0][1]
-    half = (len(leaves) + 1) // 2
-    first = _tree(leaves[:half], f"{indent}  ")
-    second = _tree(leaves[half:], f"{indent}  ")
-    return f"{indent}df.seq(\n{first},\n{second}\n{indent})"
 
 
 def _comment(text: str) -> str:

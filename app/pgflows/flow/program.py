@@ -1,6 +1,8 @@
-"""The tree that a workflow becomes: the only thing that compile produces and render reads.
+"""A program: what the user wrote, as a tree.
 
-A block is a sequence of statements. Branches and loops will be statements that hold blocks.
+A block is a sequence of statements; the values in it are `Name`, `Field`, `Literal`, `List`,
+`Build` and `Apply`. The reader of Python source makes it, the checker completes it, and
+`graph/lower.py` turns it into a graph.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from pydantic import BaseModel
 
 from pgflows.definitions import Step, Workflow
 from pgflows.errors import CompileError
+from pgflows.flow.operators import Operator
 
 
 @dataclass(frozen=True)
@@ -36,22 +39,15 @@ class At:
 
 
 @dataclass(frozen=True)
-class Input:
-    """The workflow's input."""
-
-    at: At = field(compare=False, repr=False)
-
-
-@dataclass(frozen=True)
-class Var:
-    """The result of an earlier step."""
+class Name:
+    """A variable of the run: its input, or the result of an earlier step."""
 
     name: str
     at: At = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True)
-class Attr:
+class Field:
     """A field of a model. The checker adds how JSON names it and what stands for it when absent."""
 
     of: Expr
@@ -70,23 +66,32 @@ class Literal:
 
 
 @dataclass(frozen=True)
-class Items:
-    """A list whose items are computed."""
+class List:
+    """A list of values."""
 
     items: tuple[Expr, ...]
     at: At = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True)
-class Construct:
-    """A model built from expressions; the checker turns the keywords into JSON keys."""
+class Build:
+    """A model built from values; the checker turns the keywords into JSON keys."""
 
     model: type[BaseModel]
     fields: tuple[tuple[str, Expr], ...]
     at: At = field(compare=False, repr=False)
 
 
-Expr = Input | Var | Attr | Literal | Items | Construct
+@dataclass(frozen=True)
+class Apply:
+    """An operator and its arguments."""
+
+    op: Operator
+    args: tuple[Expr, ...]
+    at: At = field(compare=False, repr=False)
+
+
+Expr = Name | Field | Literal | List | Build | Apply
 
 
 @dataclass(frozen=True)
@@ -111,12 +116,13 @@ class Return:
 Statement = StepCall | Return
 Block = tuple[Statement, ...]
 
+INPUT = "@in"  # holds the workflow's input
 RETURNED = "@r"  # holds the result of `return await ctx.step(…)`
 
 
 @dataclass(frozen=True)
-class Flow:
-    """A workflow as a tree."""
+class Program:
+    """A workflow as its author wrote it."""
 
     workflow: Workflow[Any, Any]
     body: Block
@@ -126,3 +132,21 @@ class Flow:
         for statement in self.body:
             if isinstance(statement, StepCall):
                 yield statement
+
+
+def folded(value: Expr) -> Expr:
+    """The value as a literal if it is constant, else the value itself."""
+    match value:
+        case List(items=items):
+            constants = _constants(items)
+            return value if constants is None else Literal(constants, value.at)
+        case Apply(op=op, args=args):
+            constants = _constants(args)
+            if constants is not None and all(type(c) in op.takes for c in constants):
+                return Literal(op.compute(*constants), value.at)
+    return value
+
+
+def _constants(values: tuple[Expr, ...]) -> list[Any] | None:
+    literals = [part for part in map(folded, values) if isinstance(part, Literal)]
+    return [part.value for part in literals] if len(literals) == len(values) else None

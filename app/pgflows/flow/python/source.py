@@ -9,7 +9,7 @@ import unicodedata
 from types import FunctionType, ModuleType
 from typing import Any
 
-from pgflows.flow.nodes import At
+from pgflows.flow.program import At
 
 NOT_FOUND = object()
 

@@ -16,7 +16,7 @@ from pydantic.errors import PydanticInvalidForJsonSchema
 
 from pgflows.database.storable import check_json
 from pgflows.definitions import Workflow
-from pgflows.flow.types import is_model, leaves, lossy
+from pgflows.flow.typing.types import is_model, leaves, lossy
 
 MISSING = object()
 CONSTANT_FACTORIES = (list, dict, set, frozenset, tuple, str, int, float, bool)

@@ -1,0 +1,1 @@
+"""The graph of df nodes that a program becomes, and its SQL."""

@@ -1,0 +1,1 @@
+"""Python source, read into a program."""

@@ -1,0 +1,1 @@
+"""The types of a program's values, and whether each value fits where it goes."""
