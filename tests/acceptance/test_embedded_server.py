@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pwd
+import shutil
 import signal
 import socket
 import stat
@@ -16,7 +18,7 @@ import psutil
 import pytest
 
 from pgflows.config import Settings
-from pgflows.database.embedded import EmbeddedServer
+from pgflows.database.embedded import EmbeddedServer, account
 from pgflows.database.migrations import migrate
 from pgflows.errors import ServerError
 from tests.conftest import FAST
@@ -162,6 +164,57 @@ def test_a_long_path_puts_the_socket_elsewhere(tmp_path: Path) -> None:
 
 def socket_on(port: int) -> socket.socket:
     return socket.create_server(("127.0.0.1", port))
+
+
+@pytest.mark.parametrize(
+    "name", ["comma,comma", "single'quote", 'double"quote', "$(touch made) `touch made`", "a  b"]
+)
+async def test_directory_may_have_any_name(tmp_path: Path, name: str) -> None:
+    server = EmbeddedServer(tmp_path / name, options=FAST)
+    try:
+        assert await ask(server.start(), "select current_user") == "pgflows"
+        server.restart()
+        assert await ask(server.dsn, "select current_user") == "pgflows"
+    finally:
+        server.stop("immediate")
+    assert not any("made" in files for _, _, files in os.walk(tmp_path))
+
+
+async def test_copied_directory_has_a_socket_of_its_own(
+    server: EmbeddedServer, tmp_path: Path
+) -> None:
+    server.start()
+    server.stop()
+    shutil.copytree(
+        tmp_path / "data dir", tmp_path / "copy", ignore=shutil.ignore_patterns("socket")
+    )
+    if os.geteuid() == 0:
+        for path in [tmp_path / "copy", *(tmp_path / "copy").rglob("*")]:
+            shutil.chown(path, (tmp_path / "data dir").stat().st_uid)
+    copy = EmbeddedServer(tmp_path / "copy", options=FAST)
+    server.start()
+    try:
+        copy.start()
+        assert copy.port != server.port
+        directories = "show unix_socket_directories"
+        assert await ask(copy.admin_dsn, directories) == str(copy.socket_directory)
+        assert await ask(server.admin_dsn, directories) == str(server.socket_directory)
+    finally:
+        copy.stop("immediate")
+
+
+def test_user_without_an_entry_is_told_before_initdb_fails() -> None:
+    with pytest.raises(ServerError, match="the user 54321 has no entry in /etc/passwd"):
+        account.check_entry(account.Account(54321, 54321))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root adds users")
+def test_useradd_is_found_outside_of_the_path(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    account._add_user()
+    assert pwd.getpwnam(account.SYSTEM_USER).pw_uid != 0
 
 
 async def test_a_start_of_its_own_goes_over_a_connection_that_ends_with_it(

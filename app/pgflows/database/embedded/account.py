@@ -1,5 +1,7 @@
-"""Whose processes the embedded server's are. As root PostgreSQL refuses to run, so a system user of
-its own runs it then, or the user that owns the data directory already.
+"""The system user that runs the embedded server.
+
+PostgreSQL refuses to run as root. If this process is root's, a system user of its own runs the
+server, or the user that owns the data directory already.
 """
 
 from __future__ import annotations
@@ -16,13 +18,14 @@ from pathlib import Path
 from pgflows.errors import ServerError
 
 SYSTEM_USER = "embedded_postgres"
+ADMIN_PATH = "/usr/sbin:/sbin"  # not in everybody's PATH
 
 log = logging.getLogger("pgflows.database.embedded")
 
 
 @dataclass(frozen=True)
 class Account:
-    """A user of this machine that is not the one of this process."""
+    """A user of this machine, other than that of this process."""
 
     uid: int
     gid: int
@@ -32,7 +35,7 @@ class Account:
             os.chown(path, self.uid, self.gid)
 
     def reach(self, paths: Iterable[Path]) -> None:
-        """Makes the directories above the paths searchable, where they are not."""
+        """Makes the directories above the paths searchable, if they are not."""
         for parent in {parent for path in paths for parent in path.resolve().parents}:
             mode = parent.stat().st_mode
             if not mode & 0o001 and parent.stat().st_uid != self.uid:
@@ -41,11 +44,11 @@ class Account:
 
 
 def account_for(data: Path) -> Account | None:
-    """None where this process's own user may run PostgreSQL."""
+    """None if this process's own user may run PostgreSQL."""
     if os.geteuid() != 0:
         return None
     if data.exists() and (found := data.stat()).st_uid != 0:
-        return Account(found.st_uid, found.st_gid)
+        return Account(found.st_uid, _group_of(found.st_uid, found.st_gid))
     try:
         entry = pwd.getpwnam(SYSTEM_USER)
     except KeyError:
@@ -54,8 +57,28 @@ def account_for(data: Path) -> Account | None:
     return Account(entry.pw_uid, entry.pw_gid)
 
 
+def _group_of(uid: int, otherwise: int) -> int:
+    """The user's own group. The data directory's may be root's, if root has copied it."""
+    try:
+        return pwd.getpwuid(uid).pw_gid
+    except KeyError:
+        return otherwise
+
+
+def check_entry(account: Account | None) -> None:
+    """Raises ServerError if the user that is to run initdb has no name, which it refuses."""
+    uid = account.uid if account else os.geteuid()
+    try:
+        pwd.getpwuid(uid)
+    except KeyError as e:
+        raise ServerError(
+            f"the user {uid} has no entry in /etc/passwd, and PostgreSQL's initdb needs one: add "
+            "it, run this as another user, or set PGFLOWS_DSN"
+        ) from e
+
+
 def _add_user() -> None:
-    program = shutil.which("useradd")
+    program = shutil.which("useradd", path=f"{os.environ.get('PATH', os.defpath)}:{ADMIN_PATH}")
     failure = "there is no useradd here"
     if program:
         done = subprocess.run(  # noqa: S603 - fixed arguments

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import secrets
+import shlex
 import shutil
 import socket
 import tempfile
@@ -22,7 +23,7 @@ from urllib.parse import quote
 
 import psutil
 
-from pgflows.database.embedded.account import account_for
+from pgflows.database.embedded.account import account_for, check_entry
 from pgflows.database.embedded.programs import BINARIES, ProgramFailed, Programs
 from pgflows.errors import ServerError
 
@@ -68,18 +69,18 @@ class EmbeddedServer:
 
     @property
     def socket_directory(self) -> Path:
-        """Within the directory, or under the system's temporary one where the path would be too
-        long.
+        """Within the directory, or under the system's temporary one if its path is too long or has
+        a comma, which separates hosts in a DSN.
         """
         within = self._directory / "socket"
-        if len(os.fsencode(within)) <= LONGEST_SOCKET_PATH:
+        if len(os.fsencode(within)) <= LONGEST_SOCKET_PATH and "," not in str(within):
             return within
         name = hashlib.sha256(os.fsencode(self._directory)).hexdigest()[:16]
         return Path(tempfile.gettempdir()) / f"pgflows-{name}"
 
     @property
     def port(self) -> int:
-        """The port of this or of the last run; 0 where there was none."""
+        """The port of this or of the last run; 0 if there was none."""
         try:
             return int((self._directory / "port").read_text())
         except (OSError, ValueError):
@@ -87,7 +88,7 @@ class EmbeddedServer:
 
     @property
     def pid(self) -> int:
-        """The postmaster's process id; 0 where no server runs on this directory."""
+        """The postmaster's process id; 0 if no server runs on this directory."""
         # no file, no such process, or another's that was given the same number
         with suppress(OSError, IndexError, ValueError, psutil.Error):
             lines = (self._data / "postmaster.pid").read_text().splitlines()
@@ -125,7 +126,7 @@ class EmbeddedServer:
         return self.socket_dsn()
 
     def prepare(self) -> None:
-        """Makes the directory; raises ServerError where it cannot be used."""
+        """Makes the directory; raises ServerError if it cannot be used."""
         self._check_content()
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
@@ -152,7 +153,7 @@ class EmbeddedServer:
     def stop(self, mode: str = "fast") -> None:
         """`fast` ends sessions in order, `immediate` is a crash."""
         if self.pid:
-            self._run("pg_ctl", "-D", str(self._data), "-m", mode, "-w", "-t", "30", "stop")
+            self._run("pg_ctl", "-D", self._data.name, "-m", mode, "-w", "-t", "30", "stop")
 
     def restart(self, mode: str = "fast") -> None:
         self.stop(mode)
@@ -189,15 +190,14 @@ class EmbeddedServer:
         """initdb into a side directory first, so that a kill in the middle leaves nothing half
         made.
         """
+        check_entry(self._account)
         fresh = self._directory / "data.new"
         shutil.rmtree(fresh, ignore_errors=True)
         self._run(
-            "initdb", "-D", str(fresh), "-U", "postgres", "-A", "trust", "-E", "UTF8",
+            "initdb", "-D", fresh.name, "-U", "postgres", "-A", "trust", "-E", "UTF8",
             "--no-sync", "--no-instructions", *self._locale(),
         )  # fmt: skip
-        settings = (
-            CONFIGURATION | {"unix_socket_directories": str(self.socket_directory)} | self._options
-        )
+        settings = CONFIGURATION | self._options
         with (fresh / "postgresql.conf").open("a") as file:
             file.writelines(f"{name} = '{_escaped(value)}'\n" for name, value in settings.items())
         (fresh / "pg_hba.conf").write_text(ACCESS)
@@ -210,7 +210,7 @@ class EmbeddedServer:
         fresh.rename(self._data)
 
     def _locale(self) -> tuple[str, ...]:
-        """Unicode rules that do not depend on what this machine has installed, where they exist."""
+        """Unicode rules that do not depend on this machine, if the version has them."""
         if self._programs.version(self._directory) >= 17:
             return "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"
         return ("--locale=C.UTF-8",)
@@ -222,12 +222,14 @@ class EmbeddedServer:
         self._log.touch()
         if self._account:
             self._account.own(self._log)
+        # given here, because the directory may have been moved or copied since it was made
+        sockets = shlex.quote(f"unix_socket_directories={self.socket_directory}")
         deadline = time.monotonic() + 15
         while True:
             try:
                 self._run(
-                    "pg_ctl", "-D", str(self._data), "-l", str(self._log), "-o", f"-p {self.port}",
-                    "-w", "-t", "60", "start",
+                    "pg_ctl", "-D", self._data.name, "-l", self._log.name,
+                    "-o", f"-p {self.port} -c {sockets}", "-w", "-t", "60", "start",
                 )  # fmt: skip
                 return
             except ProgramFailed as e:
@@ -252,7 +254,7 @@ class EmbeddedServer:
                 time.sleep(0.05)
 
     def _make_owner(self) -> None:
-        """The role and database of pgflows, idempotent; one psql call where they exist."""
+        """The role and database of pgflows, idempotent; one psql call if they exist."""
         known = self._psql(f"select 1 from pg_database where datname = '{DATABASE}'")  # noqa: S608 - a constant
         if known:
             return
@@ -284,6 +286,9 @@ class EmbeddedServer:
         ).strip()  # fmt: skip
 
     def _run(self, program: str, *arguments: str) -> str:
+        """Runs within the directory. pg_ctl writes paths into a shell command, where a quote would
+        end them: so it is given names relative to the directory.
+        """
         return self._programs.run(
             program, *arguments, account=self._account, within=self._directory
         )
