@@ -183,7 +183,7 @@ class Process:
     def output(self) -> str:
         return self.log.read_text(errors="replace")
 
-    def wait_until_ready(self, seconds: float = 20) -> Process:
+    def wait_until_ready(self, seconds: float = 60) -> Process:
         deadline = time.monotonic() + seconds
         while True:
             assert self.popen is not None

@@ -174,6 +174,14 @@ class Attempt(BaseModel):
     message: str | None
 
 
+class Waiting(BaseModel):
+    """What came instead of an outcome when a step was called."""
+
+    reason: str = Field(examples=["HTTP 404: this service has no step charge_payment"])
+    since: datetime
+    tries: int = Field(description="How many calls came to nothing")
+
+
 class StepRun(BaseModel):
     """One step of an instance."""
 
@@ -202,6 +210,7 @@ class StepRun(BaseModel):
                     "requested_at": _A_TIME,
                     "retry_at": None,
                     "waits_for": None,
+                    "waiting": None,
                     "started_at": _A_TIME,
                     "ended_at": _A_TIME,
                     "duration_ms": 12.5,
@@ -222,6 +231,7 @@ class StepRun(BaseModel):
     requested_at: datetime
     retry_at: datetime | None
     waits_for: str | None = Field(None, description="What a step that has not ended waits for")
+    waiting: Waiting | None = Field(None, description="Why the engine calls it again and again")
     started_at: datetime | None
     ended_at: datetime | None
     duration_ms: float | None
@@ -316,6 +326,7 @@ class Stats(BaseModel):
     df: dict[str, Any] | None = Field(description="df.metrics()")
     engine: EngineStats
     queues: list[QueueStats]
+    steps_waiting: int = Field(description="Steps that are called in vain, up to 10 000")
     pool: PoolStats | None = None
     steps_here: StepStats | None = Field(None, description="The steps that run in this process")
     engine_here: dict[str, Any] | None = Field(

@@ -61,7 +61,8 @@ begin
   -- the common case, all at once: the step was requested, nobody has it, and it is not a suspect
   for ord, instance_id, attempt, retry, deaths in
     update pgflows.step_runs s
-    set status = 'running', service_id = p_service, attempts = s.attempts + 1, started_at = coalesce(s.started_at, v_now), retry_at = null
+    set status = 'running', service_id = p_service, attempts = s.attempts + 1, started_at = coalesce(s.started_at, v_now), retry_at = null,
+      waiting = null
     from unnest(p_instance, p_step_key, p_step, p_seq) with ordinality as q(instance_id, step_key, step, seq, n)
     join pgflows.instances i on i.instance_id = q.instance_id and i.status in ('pending', 'running')
     where s.instance_id = q.instance_id and s.step_key = q.step_key and s.step = q.step and s.seq = q.seq
@@ -115,7 +116,7 @@ begin
       set status = case verdict when 'run' then 'running' when 'failed' then 'failed' else 'requested' end,
         service_id = case verdict when 'run' then p_service end,
         attempts = s.attempts + (verdict = 'run')::integer,
-        started_at = coalesce(s.started_at, v_now), retry_at = null,
+        started_at = coalesce(s.started_at, v_now), retry_at = null, waiting = null,
         deaths = claim_steps.deaths, error = claim_steps.error,
         ended_at = case verdict when 'failed' then v_now end
       where s.instance_id = v_run.instance_id and s.step_key = v_run.step_key

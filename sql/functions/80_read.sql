@@ -123,6 +123,7 @@ begin
           from pgflows.all_attempts a where a.instance_id = s.instance_id and a.step_key = s.step_key
         ), '[]'),
         'requested_at', s.requested_at, 'retry_at', s.retry_at, 'waits_for', pgflows._step_waits(s),
+        'waiting', case when s.status in ('requested', 'running') then s.waiting end,
         'started_at', s.started_at, 'ended_at', s.ended_at,
         'duration_ms', pgflows._milliseconds(s.started_at, s.ended_at)
       ) order by s.seq, s.step_key)

@@ -67,6 +67,14 @@ exception when insufficient_privilege or undefined_function then
   return null;
 end $$;
 
+-- Steps that engines call again and again, because what answers is not the ledger's outcome: 10 000 at most.
+create or replace function pgflows.steps_waiting()
+returns integer language sql stable set search_path = pg_catalog, pg_temp as $$
+  select count(*)::integer from (
+    select from pgflows.step_runs s where s.waiting is not null and s.status in ('requested', 'running') limit 10000
+  ) w
+$$;
+
 -- Instances that are open, by workflow and status. What is open is few, and has an index.
 create or replace function pgflows.open_counts()
 returns jsonb language sql stable set search_path = pg_catalog, pg_temp as $$
@@ -86,11 +94,12 @@ begin
     'instances', pgflows.open_counts() || case when p_totals then pgflows.ended_counts() else '[]' end,
     'df', case when p_totals then pgflows._df_stats() end,
     'engine', pgflows._engine_stats(),
-    'queues', pgflows._queue_stats()
+    'queues', pgflows._queue_stats(),
+    'steps_waiting', pgflows.steps_waiting()
   );
 end $$;
 
 revoke all on function
-  pgflows._engine_stats(), pgflows._queue_stats(), pgflows._df_stats(),
+  pgflows._engine_stats(), pgflows.steps_waiting(), pgflows._queue_stats(), pgflows._df_stats(),
   pgflows.open_counts(), pgflows.stats(boolean), pgflows.live_engines()
 from public;

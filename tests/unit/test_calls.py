@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 
 from pgflows.engine.call.base_urls import BaseUrls
 from pgflows.engine.call.calls import Calls
+from pgflows.engine.call.steps import StepCalls, Waiting
 from pgflows.engine.call.targets import Targets
 from pgflows.engine.node.results import NodeFailed, Refused, Result
 from tests.unit.test_targets import Answers
@@ -43,6 +44,8 @@ class Peer:
         self.port = port
         self.connections = 0
         self.asked: list[bytes] = []
+        self.open: list[bool] = []
+        self.waiting: list[Waiting] = []
         self.out = self.client(f"http://127.0.0.1:{port}/open")
 
     def client(self, *prefixes: str, resolver: Answers | None = None) -> Calls:
@@ -50,7 +53,13 @@ class Peer:
             return []
 
         self.targets = Targets(prefixes)
-        return Calls(BaseUrls(self.targets, registered), MOST, resolver=resolver)
+        steps = StepCalls(self.await_steps)
+        return Calls(BaseUrls(self.targets, registered), steps, MOST, resolver=resolver)
+
+    async def await_steps(self, waiting: Sequence[Waiting]) -> list[bool]:
+        """Answers whether the ledger has the steps open, and takes one of the answers off."""
+        self.waiting.extend(waiting)
+        return [self.open.pop(0) if self.open else False for _ in waiting]
 
     async def call(
         self,
@@ -264,3 +273,89 @@ async def test_a_name_that_changes_its_address_gains_nothing() -> None:
         await out.close()
     assert public.left == ["8.8.8.8"]
     assert service.connections == 1
+
+
+STEP = {"X-DF-Instance-ID": "0123abcd", "X-Pgflows-Step-Key": "charge#1"}
+RECORDED = "HTTP/1.1 {}\nx-pgflows-recorded: {}\ncontent-length: 2"
+IN_PLACE = {
+    "not found": says("HTTP/1.1 404 Not Found\ncontent-length: 4", b"none"),
+    "moved": says("HTTP/1.1 308 Moved\nlocation: /elsewhere\ncontent-length: 0"),
+    "unauthorized": says("HTTP/1.1 401 No\ncontent-length: 0"),
+    "page": says("HTTP/1.1 200 OK\ncontent-type: text/html\ncontent-length: 4", b"<p/>"),
+    "another step": says(RECORDED.format("200 OK", "0123abcd/charge#2"), b"{}"),
+    "another run": says(RECORDED.format("200 OK", "ffffffff/charge#1"), b"{}"),
+    "server error": says("HTTP/1.1 500 Broken\ncontent-length: 1", b"!"),
+    "garbage": says("HELO there"),
+    "silence": hang_up,
+    "nul": says("HTTP/1.1 200 OK\ncontent-length: 3", b"a\0b"),
+    "charset": says(
+        "HTTP/1.1 200 OK\ncontent-type: text/plain; charset=undefined\ncontent-length: 1", b"\xff"
+    ),
+    "half a pair": says(
+        "HTTP/1.1 200 OK\ncontent-type: text/plain; charset=utf-7\ncontent-length: 6", b"+2AA-ab"
+    ),
+    "wait forever": says("HTTP/1.1 429 Busy\nretry-after: nan\ncontent-length: 0"),
+}
+
+
+async def call_step(service: Peer) -> tuple[Any, list[float]]:
+    """The result of a step's node, and the pauses between its calls."""
+    service.targets.register([f"http://127.0.0.1:{service.port}"])
+    pauses: list[float] = []
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+
+    url = f"http://127.0.0.1:{service.port}/steps/charge"
+    spec = {"url": url, "method": "POST", "body": "{}", "headers": STEP}
+    return (await service.out.call(spec, str, pause)).value, pauses
+
+
+@pytest.mark.parametrize("how", IN_PLACE)
+async def test_step_is_called_again_after_an_answer_that_is_not_the_ledgers(how: str) -> None:
+    recorded = says(RECORDED.format("200 OK", "0123abcd/charge#1"), b"{}")
+    async with peer(IN_PLACE[how], IN_PLACE[how], recorded) as service:
+        service.open = [True, True]
+        value, pauses = await call_step(service)
+    assert (value["status"], value["body"]) == (200, "{}")
+    assert pauses == [0.05, 0.1]
+    assert [w.call.step_key for w in service.waiting] == ["charge#1", "charge#1"]
+    assert all("\0" not in w.reason for w in service.waiting)
+
+
+@pytest.mark.parametrize("how", IN_PLACE)
+async def test_step_with_an_outcome_in_the_ledger_is_over_whatever_answers(how: str) -> None:
+    async with peer(IN_PLACE[how]) as service:
+        value, pauses = await call_step(service)
+    assert pauses == []
+    assert len(service.asked) == 1
+    assert "\0" not in value["body"]
+
+
+@pytest.mark.parametrize("status", ["200 OK", "424 Failed Dependency", "422 No", "413 Large"])
+async def test_step_whose_answer_is_the_ledgers_is_not_asked_for_there(status: str) -> None:
+    async with peer(says(RECORDED.format(status, "0123abcd/charge#1"), b"{}")) as service:
+        await call_step(service)
+    assert service.waiting == []
+
+
+@pytest.mark.parametrize("how", ["sized", "chunked"])
+async def test_step_with_a_large_answer_needs_its_status_only(how: str) -> None:
+    async with peer(TOO_LARGE[how]) as service:
+        value, _ = await call_step(service)
+    assert value["status"] == 200
+    assert len(value["body"]) <= MOST * 4 / 3 + 4
+    assert value["truncated"]
+
+
+async def test_step_that_is_told_to_come_later_is_called_then() -> None:
+    later = says("HTTP/1.1 429 Busy\nretry-after: 7.5\ncontent-length: 0")
+    away = says("HTTP/1.1 503 Away\nretry-after: 3600\ncontent-length: 0")
+    async with peer(later, away) as service:
+        service.open = [True]
+        _, pauses = await call_step(service)
+    assert pauses == [7.5]
+    async with peer(away, OK) as service:
+        service.open = [True]
+        _, pauses = await call_step(service)
+    assert pauses == [0.05], "only a service knows when its step is due"

@@ -10,7 +10,9 @@ from urllib.parse import urlsplit
 import pytest
 import uvloop
 
-from pgflows.engine.call.http11 import Answer, Http11, TooLarge
+from pgflows.engine.call.answer import Answer
+from pgflows.engine.call.http11 import Http11, TooLarge
+from pgflows.engine.call.request import Request
 from tests.conftest import until
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -32,7 +34,8 @@ class Peer:
         body: bytes | None = b"{}",
         seconds: float = 60,
     ) -> Answer:
-        return await self.client.call("POST", urlsplit(self.url), headers or {}, body, seconds)
+        request = Request("POST", self.url, urlsplit(self.url), headers or {}, body, seconds)
+        return await self.client.call(request)
 
 
 @asynccontextmanager
@@ -173,7 +176,7 @@ async def test_nobody_there_is_an_error() -> None:
     async with peer(OK) as service:
         url = service.url
     with pytest.raises(OSError, match=r"Connect call failed|refused"):
-        await Http11(1000).call("POST", urlsplit(url), {}, b"", 60)
+        await Http11(1000).call(Request("POST", url, urlsplit(url), {}, b"", 60))
 
 
 async def test_a_header_cannot_smuggle_another() -> None:
@@ -194,7 +197,7 @@ async def test_a_header_cannot_smuggle_another() -> None:
     ],
 )
 def test_only_plain_urls_are_taken(url: str, takes: bool) -> None:
-    assert Http11.takes(url, urlsplit(url)) is takes
+    assert Http11.takes(Request("POST", url, urlsplit(url), {}, b"", 60)) is takes
 
 
 def test_it_works_on_the_loop_that_engines_use() -> None:

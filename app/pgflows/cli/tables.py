@@ -91,6 +91,9 @@ def print_history(history: History) -> None:
             "" if step.duration_ms is None else f"{step.duration_ms:.1f}",
             "" if found is None else _compact(found),
         )
+        if step.waiting is not None:
+            text = f"called {step.waiting.tries} times in vain: {step.waiting.reason}"
+            steps.add_row("", "", "", "", "", f"[yellow]{escape(text)}[/yellow]")
         for attempt in step.attempts:
             if attempt.error_type is not None:
                 text = f"attempt {attempt.attempt}: {attempt.error_type}: {attempt.message}"

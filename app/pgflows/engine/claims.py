@@ -17,6 +17,7 @@ from typing import Any
 
 import asyncpg
 
+from pgflows.engine.call.steps import Waiting
 from pgflows.engine.node.graph import Node, build
 from pgflows.engine.node.results import Result
 
@@ -149,6 +150,17 @@ class Claims:
         """Signals raised for these instances and not used up yet, oldest first."""
         async with self._turn:
             return await self._conn.fetch("select * from df._mail($1)", instances)
+
+    async def await_steps(self, waiting: Sequence[Waiting]) -> list[bool]:
+        """Which steps have no outcome in the ledger; for those it keeps why it was asked."""
+        async with self._turn:
+            found: list[bool] = await self._conn.fetchval(
+                "select pgflows.await_steps($1, $2, $3)",
+                [w.call.instance for w in waiting],
+                [w.call.step_key for w in waiting],
+                [w.reason for w in waiting],
+            )
+        return found
 
     async def base_urls(self) -> list[str]:
         async with self._turn:

@@ -21,6 +21,7 @@ from pgflows.database.faults import ANY, is_away
 from pgflows.database.roles import RUN_ROLE, Logins
 from pgflows.engine.call.base_urls import BaseUrls
 from pgflows.engine.call.calls import Calls
+from pgflows.engine.call.steps import StepCalls
 from pgflows.engine.call.targets import Targets
 from pgflows.engine.claiming import Claiming
 from pgflows.engine.claims import Claims
@@ -76,7 +77,7 @@ class EngineSession:
                 Checkpointer(checkpoints),
                 Batches(),
                 Statements(logins),
-                Calls(base_urls, self._settings.http_max_response),
+                Calls(base_urls, StepCalls(claims.await_steps), self._settings.http_max_response),
                 Mail(claims),
                 Clock(),
             )

@@ -66,6 +66,9 @@ class Metrics:
         self._lag = self._gauge(
             "pgflows_engine_lag_seconds", "Age of the oldest instance that waits for an engine"
         )
+        self._waiting = self._gauge(
+            "pgflows_steps_waiting", "Steps that are called in vain: no service takes them"
+        )
         self._depth = self._gauge("pgflows_queue_depth", "Messages in a pgmq queue", "queue")
         self._running = self._gauge("pgflows_steps_running", "Steps that run in this process")
         self._left_behind = self._gauge(
@@ -112,3 +115,4 @@ class Metrics:
             self._depth.labels(queue.queue).set(queue.depth)
         self._engines.set(stats.engine.live)
         self._lag.set(stats.engine.lag_seconds)
+        self._waiting.set(stats.steps_waiting)

@@ -28,6 +28,7 @@ from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from pgflows import headers
 from pgflows.errors import ServiceUnavailable, SignatureRefused, StepNotFound
 from pgflows.http.problems import documented, limited, problem_for
 from pgflows.http.service import Service, get_service
@@ -53,10 +54,10 @@ STATUS_OF_FAILURE = {"InvalidInput": 422, "OutputTooLarge": 413}
 ANY_FAILURE = 424
 
 HEADERS = {
-    "X-DF-Instance-ID": "The orchestrator's id of the run",
-    "X-Pgflows-Step-Key": "Which step of the run this is",
-    "X-Pgflows-Seq": "Which node of the run asked for it",
-    "X-Pgflows-Signature": "v1.<key id>.<HMAC-SHA256>, made by the database",
+    headers.INSTANCE: "The orchestrator's id of the run",
+    headers.STEP_KEY: "Which step of the run this is",
+    headers.SEQ: "Which node of the run asked for it",
+    headers.SIGNATURE: "v1.<key id>.<HMAC-SHA256>, made by the database",
 }
 
 
@@ -97,7 +98,11 @@ async def _run(service: Service, request: Request, step: str) -> Response:
     asked = await service.signatures.verify(push)
     if step not in service.app.steps:
         raise StepNotFound(f"this service has no step {step}", step=step)
-    return response_to(await service.runner.run_step(asked))
+    outcome = await service.runner.run_step(asked)
+    response = response_to(outcome)
+    if isinstance(outcome, Completed | Failed):
+        response.headers[headers.RECORDED] = headers.recorded(push.df_id, push.step_key)
+    return response
 
 
 def response_to(outcome: Outcome) -> Response:

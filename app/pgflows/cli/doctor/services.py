@@ -11,10 +11,12 @@ from pgflows.cli.doctor.findings import OK, WARNING, Finding, Look
 MOST_SERVICES = 5  # the newest registered base URLs are asked
 PATIENCE_SECONDS = 3.0
 OVERDUE = (
-    "select s.step, count(*) as runs from pgflows.step_runs s "
+    "select s.step, count(*) as runs, max(s.waiting ->> 'reason') as reason "
+    "from pgflows.step_runs s "
     "join pgflows.instances i on i.instance_id = s.instance_id "
     "and i.status in ('pending', 'running') "
-    "where s.status = 'requested' and s.attempts = 0 and s.retry_at is null "
+    "where s.status = 'requested' and s.retry_at is null "
+    "and (s.attempts = 0 or s.waiting is not null) "
     "and s.requested_at < clock_timestamp() - interval '30 seconds' "
     "group by s.step order by 2 desc, 1 limit 5"
 )
@@ -49,6 +51,8 @@ async def services(look: Look) -> AsyncIterator[Finding]:
 async def overdue(look: Look) -> AsyncIterator[Finding]:
     """Steps that runs wait for and nobody has begun. Which steps a service has, it alone knows."""
     for row in await look.conn.fetch(OVERDUE):
-        found = f"asked for by {row['runs']} runs for more than 30 s, and never begun"
+        found = f"asked for by {row['runs']} runs for more than 30 s, and no service takes it"
+        if row["reason"]:
+            found += f"; one of them was answered: {row['reason']}"
         advice = "is a service up whose application has this step?"
         yield Finding(WARNING, f"step {row['step']}", found, advice)

@@ -8,30 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import cast
-from urllib.parse import SplitResult
 
 import httptools
 
+from pgflows.engine.call.answer import Answer
+from pgflows.engine.call.request import UNSENDABLE, Request
+
 PLAIN = re.compile(r"[!-~]+")
-UNSENDABLE = re.compile(r"[\r\n\0]")
 
 
 class TooLarge(Exception):
     """The answer has more bytes than the limit, which is the argument."""
-
-
-@dataclass(slots=True)
-class Answer:
-    status: int = 0
-    headers: list[tuple[str, str]] = field(default_factory=list)
-    body: bytes = b""
-
-    def header(self, name: str) -> str | None:
-        """The last header of this (lower-case) name."""
-        return next((v for k, v in reversed(self.headers) if k == name), None)
 
 
 class Http11:
@@ -42,36 +30,31 @@ class Http11:
         self._free: dict[tuple[str, int], list[Connection]] = {}
 
     @staticmethod
-    def takes(url: str, split: SplitResult) -> bool:
-        """Whether this client can call the URL."""
-        return split.scheme == "http" and not split.fragment and PLAIN.fullmatch(url) is not None
+    def takes(request: Request) -> bool:
+        """Whether this client can make the call."""
+        split = request.split
+        plain = PLAIN.fullmatch(request.url) is not None
+        return split.scheme == "http" and not split.fragment and plain
 
-    async def call(
-        self,
-        method: str,
-        split: SplitResult,
-        headers: Mapping[str, str],
-        body: bytes | None,
-        seconds: float,
-    ) -> Answer:
+    async def call(self, request: Request, *, truncates: bool = False) -> Answer:
         """Raises OSError if nobody answers (TimeoutError: not in time), TooLarge, or ValueError for
-        what cannot be sent.
+        what cannot be sent. An answer that is too large is cut off if `truncates` says so.
         """
         loop = asyncio.get_running_loop()
-        until = loop.time() + seconds
-        request = _request(method, split, headers, body)
-        address = (split.hostname or "", split.port or 80)
+        until = loop.time() + request.timeout
+        message = _message(request)
+        address = (request.split.hostname or "", request.split.port or 80)
         free = self._free.setdefault(address, [])
         connection = None
         while free and connection is None:
             kept = free.pop()
             connection = kept if kept.open else None
         if connection is None:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(request.timeout):
                 _, connection = await loop.create_connection(
                     lambda: Connection(self._most), *address
                 )
-        answer = await connection.exchange(request, until)
+        answer = await connection.exchange(message, until, truncates)
         if connection.open:
             free.append(connection)
         return answer
@@ -83,13 +66,11 @@ class Http11:
         self._free.clear()
 
 
-def _request(
-    method: str, split: SplitResult, headers: Mapping[str, str], body: bytes | None
-) -> bytes:
-    """The headers are those of a node: calls.py refuses Host and those that frame a message."""
+def _message(request: Request) -> bytes:
+    split, body = request.split, request.body
     target = (split.path or "/") + (f"?{split.query}" if split.query else "")
-    lines = [f"{method} {target} HTTP/1.1", f"host: {split.netloc.rpartition('@')[2]}"]
-    for name, value in headers.items():
+    lines = [f"{request.method} {target} HTTP/1.1", f"host: {split.netloc.rpartition('@')[2]}"]
+    for name, value in request.headers.items():
         line = f"{name}: {value}"
         if UNSENDABLE.search(line):
             raise ValueError(f"the header {name!r} holds a line break")
@@ -117,16 +98,17 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    async def exchange(self, request: bytes, until: float) -> Answer:
+    async def exchange(self, message: bytes, until: float, truncates: bool) -> Answer:
         """`until` is a time of the loop. A caller that is cancelled leaves a closed connection."""
         if self._transport is None or self._transport.is_closing():
             raise ConnectionResetError("the connection was closed")
         self._parser = httptools.HttpResponseParser(self)
         self._answer, self._chunks, self._size = Answer(), [], 0
+        self._truncates = truncates
         loop = asyncio.get_running_loop()
         self._answering = loop.create_future()
         timer = loop.call_at(until, self._fail, TimeoutError())  # cheaper than asyncio.timeout
-        self._transport.write(request)
+        self._transport.write(message)
         try:
             return await self._answering
         except BaseException:
@@ -172,10 +154,15 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         self._size += len(body)
-        if self._size > self._most:
-            self._fail(TooLarge(self._most))
-        else:
+        if self._size <= self._most:
             self._chunks.append(body)
+        elif self._truncates:
+            self._chunks.append(body)
+            self._answer.truncated = True
+            self._finish()
+            self.close()
+        else:
+            self._fail(TooLarge(self._most))
 
     def on_message_complete(self) -> None:
         if self._answer.status < 200:  # an interim answer; the real one follows
@@ -186,7 +173,7 @@ class Connection(asyncio.Protocol):
         self._finish()
 
     def _finish(self) -> None:
-        self._answer.body = b"".join(self._chunks)
+        self._answer.body = b"".join(self._chunks)[: self._most]
         if self._answering is not None and not self._answering.done():
             self._answering.set_result(self._answer)
 

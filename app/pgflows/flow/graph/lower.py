@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from pgflows import headers
 from pgflows.compiled import NodeText
 from pgflows.definitions import Step, call_timeout
 from pgflows.flow.graph import quote
@@ -22,10 +23,10 @@ FIRST_SEQ, LATER_SEQ = "0", "$e.seq"
 CAPTURE = "e"
 HEADERS = {
     "content-type": "application/json",
-    "X-DF-Instance-ID": "{sys_instance_id}",
-    "X-Pgflows-Step-Key": "$e.key_1",
-    "X-Pgflows-Seq": "$e.seq",
-    "X-Pgflows-Signature": "$e.signature_1",
+    headers.INSTANCE: "{sys_instance_id}",
+    headers.STEP_KEY: "$e.key_1",
+    headers.SEQ: "$e.seq",
+    headers.SIGNATURE: "$e.signature_1",
 }
 
 StepTimeout = Callable[[Step[Any, Any]], float]
