@@ -14,7 +14,7 @@ from uuid import UUID
 import asyncpg
 
 from pgflows.database.access import Access
-from pgflows.messages import CancelRequest, InstanceCount, StartRequest, Stats, Status
+from pgflows.messages import CancelRequest, StartRequest, Status
 
 POLL_FIRST_SECONDS = 0.004
 POLL_LAST_SECONDS = 0.25
@@ -64,7 +64,7 @@ async def start(
 
 
 async def _wait(access: Access, begun: Begun, seconds: float) -> Begun:
-    """Look at an instance ever less often until it has ended or the time is over."""
+    """Look at an instance, less and less often, until it has ended or the time is over."""
     clock = asyncio.get_running_loop().time
     end = clock() + seconds
     pause = POLL_FIRST_SECONDS
@@ -120,8 +120,8 @@ async def list_instances(
 async def cancel(access: Access, instance: str, request: CancelRequest | None = None) -> str:
     """End a live instance; one that has ended is answered as it is.
 
-    The run may end by itself at the same moment and lock the same rows from the other side:
-    PostgreSQL then picks a loser, and if that is the cancel, it is simply made again.
+    The run may end by itself at the same moment and lock the same rows from the other side. If
+    PostgreSQL ends the cancel for that, it is made again.
     """
     reason = request.reason if request else None
     tries_left = DEADLOCK_TRIES
@@ -152,18 +152,6 @@ async def workflows(access: Access) -> str:
 async def workflow(access: Access, name: str) -> str:
     """One workflow in its active version."""
     return _text(await access.read("select pgflows.get_workflow($1)::text", name))
-
-
-async def stats(access: Access, *, totals: bool = True) -> Stats:
-    """Figures of the whole database, and of these connections; `totals` may count millions."""
-    row = await access.read("select pgflows.stats($1)", totals)
-    return Stats.model_validate(row[0] | {"pool": {"size": access.size, "idle": access.idle}})
-
-
-async def ended_counts(access: Access) -> list[InstanceCount]:
-    """How many instances ended, by workflow and status; it counts all that are kept."""
-    row = await access.read("select pgflows.ended_counts()")
-    return [InstanceCount.model_validate(c) for c in row[0]]
 
 
 def _text(row: asyncpg.Record) -> str:

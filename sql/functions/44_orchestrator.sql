@@ -8,10 +8,30 @@
 
 set local role pgflows_run;
 
+-- In the order of the graph: a node, then its children from left to right, the condition of an IF before its branches.
 create or replace function pgflows._nodes_of(p_df_id text)
 returns jsonb language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
 begin
-  return coalesce((select jsonb_agg(to_jsonb(n)) from df.instance_nodes(p_df_id) n), '[]');
+  return coalesce((
+    with recursive nodes as materialized (
+      select n.*, case when n.node_type in ('IF', 'LOOP', 'JOIN') and starts_with(n.query, '{') then n.query::jsonb end as more
+      from df.instance_nodes(p_df_id) n
+    ), tree (node_id, path) as (
+      select i.root_node::text, '{}'::integer[] from df.instances i where i.id = p_df_id
+      union all
+      select c.id, t.path || c.place
+      from tree t
+      join nodes n on n.node_id = t.node_id
+      cross join lateral (
+        select n.more ->> 'condition_node', case n.node_type when 'IF' then 0 else 3 end
+        union all select n.left_node, 1
+        union all select n.right_node, 2
+        union all select x.id, 3 + x.place::integer from jsonb_array_elements_text(n.more -> 'extra_nodes') with ordinality x(id, place)
+      ) c(id, place)
+      where c.id is not null and cardinality(t.path) < 256
+    )
+    select jsonb_agg(to_jsonb(n) - 'more' order by t.path, n.node_id) from nodes n left join tree t on t.node_id = n.node_id
+  ), '[]');
 end $$;
 
 create or replace function pgflows._executions_of(p_df_id text)

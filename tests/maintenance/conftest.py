@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
 import pytest
 
+from pgflows.config import Settings
 from pgflows.database.connections import connect
+from pgflows.database.migrations import migrate
 from tests.conftest import Database
+from tests.extension.conftest import let_in, stand_in
 from tests.ledger.conftest import Books, Run
+
+__all__ = ["beside", "beside_stand_in", "stand_in"]
 
 INSTALLED = (
     "insert into pg_extension (oid, extname, extowner, extnamespace, extrelocatable, extversion) "
@@ -34,7 +40,13 @@ class Beside(Books):
     """What the extension does to a run, and what maintenance then does."""
 
     async def end(self, run: Run, status: str, *, seconds_ago: float = 0) -> None:
-        await self.owner.execute(END, run.df_id, status, seconds_ago)
+        await self._as_worker(END, run.df_id, status, seconds_ago)
+
+    async def _as_worker(self, statement: str, *args: Any) -> None:
+        """The extension's worker is a superuser."""
+        worker = await asyncpg.connect(self.database.admin_dsn)
+        await worker.execute(statement, *args)
+        await worker.close()
 
     async def fail(
         self,
@@ -45,7 +57,7 @@ class Beside(Books):
         query: str = "select 1",
         seconds_ago: float = 0,
     ) -> None:
-        await self.owner.execute(FAIL_NODE, run.df_id, node_type, query, message)
+        await self._as_worker(FAIL_NODE, run.df_id, node_type, query, message)
         await self.end(run, "failed", seconds_ago=seconds_ago)
 
     async def fail_call(self, run: Run, *, seconds_ago: float = 0) -> None:
@@ -77,13 +89,29 @@ class Beside(Books):
         return row["status"], row["error"]
 
 
-@pytest.fixture
-async def beside(database: Database) -> AsyncIterator[Beside]:
-    admin = await asyncpg.connect(database.admin_dsn)
-    await admin.execute(INSTALLED)
-    await admin.close()
+@asynccontextmanager
+async def opened(database: Database) -> AsyncIterator[Beside]:
     owner, run = await connect(database.dsn), await connect(database.run_dsn)
-    await owner.execute(NO_TRIGGER)
     yield Beside(owner, run, database)
     await owner.close()
     await run.close()
+
+
+@pytest.fixture
+async def beside(database: Database) -> AsyncIterator[Beside]:
+    """Quickly made: a database of this project's `df`, under the extension's name."""
+    admin = await asyncpg.connect(database.admin_dsn)
+    await admin.execute(INSTALLED)
+    await admin.execute(NO_TRIGGER)
+    await admin.close()
+    async with opened(database) as found:
+        yield found
+
+
+@pytest.fixture
+async def beside_stand_in(stand_in: Database) -> AsyncIterator[Beside]:
+    """The stand-in for the extension, without its worker, for processes that look closely."""
+    await let_in(stand_in)
+    await migrate(stand_in.dsn, Settings(run_dsn=stand_in.run_dsn))
+    async with opened(stand_in) as found:
+        yield found

@@ -12,6 +12,7 @@ import pytest
 
 from pgflows.maintenance.leader import Chore, keep
 from tests.conftest import Database, Process, Spawn, until
+from tests.maintenance.conftest import Beside
 
 Connection: TypeAlias = "asyncpg.Connection[Any]"
 END = (
@@ -101,3 +102,21 @@ async def test_leader_killed_is_followed_by_another_engine_process(
     await until(lambda: leads(second))
     gone = "select not exists (select from pgflows.instances where instance_id = $1)"
     await until(lambda: owner.fetchval(gone, instance), what="the pruning")
+
+
+@pytest.mark.slow
+async def test_leader_killed_between_two_runs_to_revive_is_followed_by_another(
+    beside_stand_in: Beside, spawn: Spawn
+) -> None:
+    beside = beside_stand_in
+    runs = [await beside.start() for _ in range(2)]
+    for run in runs:
+        await beside.fail_call(run, seconds_ago=60)
+    started = "select count(*) from pgflows.df_runs where reason is not null"
+    first = spawn("engine", dsn=beside.database.dsn, PGFLOWS_CRASH_AT="before_judge:2")
+    first.wait_for_crash()
+    assert await beside.owner.fetchval(started) == 1
+    second = spawn("engine", dsn=beside.database.dsn)
+    await until(lambda: beside.owner.fetchval(f"{started} having count(*) = 2"))
+    assert "no engine is opened, only maintenance" in second.output()
+    assert [len(await beside.runs(run)) for run in runs] == [2, 2]

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client import generate_latest as generate
 
-from pgflows import instances
+from pgflows import figures
 from pgflows.database.access import Access
 from pgflows.database.faults import is_away
 from pgflows.messages import InstanceCount, Stats, StepStats
@@ -33,7 +33,7 @@ class Ended:
         async with self._turn:
             began = time.monotonic()
             if began >= self._good_until:
-                self._counts = await instances.ended_counts(access)
+                self._counts = await figures.ended_counts(access)
                 ended = time.monotonic()
                 self._good_until = ended + 20 * (ended - began)
             return self._counts
@@ -92,7 +92,7 @@ class Metrics:
     async def render(self, access: Access) -> bytes:
         """The text of one scrape; without the database, what this process knows by itself."""
         try:
-            stats = await instances.stats(access, totals=False)
+            stats = await figures.stats(access, totals=False)
             ended = await self._ended.read(access)
         except Exception as e:
             if not is_away(e):

@@ -18,7 +18,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from pydantic import ValidationError
 
-from pgflows import instances
+from pgflows import figures
 from pgflows.config import Settings
 from pgflows.database.access import Access, open_access
 from pgflows.database.connections import SERVICE, Connection, connect
@@ -87,7 +87,7 @@ class Service:
         """Figures of the database, of the connections and of what runs in this process."""
         engine = self.engine.stats() if self.engine else None
         here = {"engine_here": engine, "steps_here": self.runner.stats()}
-        return (await instances.stats(self.access)).model_copy(update=here)
+        return (await figures.stats(self.access)).model_copy(update=here)
 
 
 def get_service(request: Request) -> Service:

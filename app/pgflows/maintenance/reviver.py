@@ -12,6 +12,7 @@ from uuid import UUID
 
 import asyncpg
 
+from pgflows.crash import crash_point
 from pgflows.database.connections import Connection
 from pgflows.database.faults import is_away
 
@@ -43,6 +44,7 @@ class Reviver:
         for row in rows:
             if row["instance_id"] in self._spared:
                 continue
+            crash_point("before_judge")
             try:
                 verdict = await conn.fetchval(JUDGE, row["instance_id"], row["message"])
             except asyncpg.PostgresError as e:
