@@ -5,6 +5,7 @@
 --   lost_rights      what was recorded and is not so any more; `pgflows doctor` shows it
 --   _restore_rights  gives it back; for the owner, who must be a member of pgflows_run
 --   _forget_df       when the schema df is another one now: ours instead of the extension's, or the other way round
+--   _move_runs       after that: starts the graph of every unfinished run again, in the df that is here now
 -- What other roles were granted is not recorded: an administrator gave it and may take it away.
 
 -- bare: nobody has granted or revoked anything, so PostgreSQL's defaults hold. owner is null for objects of an extension.
@@ -115,6 +116,26 @@ returns void language sql set search_path = pg_catalog, pg_temp as $$
   delete from pgflows.rights r where r.object ~ '^df([.]|$)'
 $$;
 
+create or replace function pgflows._move_runs()
+returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  v_instance uuid;
+begin
+  for v_instance in
+    select i.instance_id from pgflows.instances i
+    where i.status in ('pending', 'running') and i.status <> 'completed' order by i.instance_id for update
+  loop
+    begin
+      update pgflows.instances i set status = 'pending' where i.instance_id = v_instance;
+      perform pgflows._start_again(v_instance, 'the orchestrator was exchanged');
+    exception when sqlstate 'PF010' then
+      update pgflows.instances i
+      set status = 'failed', ended_at = clock_timestamp(), error = jsonb_build_object('type', 'FlowFailed', 'message', sqlerrm)
+      where i.instance_id = v_instance;
+    end;
+  end loop;
+end $$;
+
 revoke all on function
-  pgflows._rights, pgflows._record_rights, pgflows.lost_rights, pgflows._restore_rights, pgflows._forget_df
+  pgflows._rights, pgflows._record_rights, pgflows.lost_rights, pgflows._restore_rights, pgflows._forget_df, pgflows._move_runs
 from public;

@@ -10,11 +10,10 @@ from pgflows.database.migrations.rights import OLDEST_SERVER
 from pgflows.database.pooler import check_pooler
 
 MOST_SKEW_SECONDS = 2.0
-# Measured by tests/database/test_operations.py. A service has its pool and three more, one of which
-# waits for news of keys; an engine has five of its own, and up to ten for each role whose
-# statements it runs.
+# Besides its pool: the ledger's two, and that of maintenance.
 SERVICE_CONNECTIONS = 3
-ENGINE_CONNECTIONS = 5 + 10
+# Four of its own, and up to ten for each role whose statements it runs: mostly one role.
+ENGINE_CONNECTIONS = 4 + 10
 
 
 async def version(look: Look) -> AsyncIterator[Finding]:

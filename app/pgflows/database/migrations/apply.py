@@ -119,6 +119,8 @@ async def _migrate(conn: db.Connection, dsn: str, settings: Settings) -> list[st
             await _apply(conn, script)
         await conn.execute(f"revoke create on schema pgflows from {RUN_ROLE}")
         await conn.execute("select df.grant_usage($1, include_http => true)", RUN_ROLE)
+        if applied.for_another_df:
+            await conn.execute("select pgflows._move_runs()")
         await conn.execute("select pgflows._record_rights()")
         return [s.name for s in scripts] + ([RESTORED.format(len(lost))] if lost else [])
 
