@@ -30,12 +30,36 @@ returns text language sql stable set search_path = pg_catalog, pg_temp as $$
   select r.df_id::text from pgflows.df_runs r where r.instance_id = p_instance order by r.n desc limit 1
 $$;
 
+-- The embedded engine writes that a run is running only if the run takes a while, yet a run that an engine has claimed is running.
+-- The extension's engine writes it at once; the sweep copies it.
+create or replace function pgflows._status(p_instance uuid, p_status text)
+returns text language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+  if p_status = 'pending' and pgflows.df_is_ours() and exists (
+    select from pgflows.df_runs r join df._work w on w.instance_id = r.df_id
+    where r.instance_id = p_instance and w.owner is not null
+  ) then
+    return 'running';
+  end if;
+  return p_status;
+end $$;
+
+-- The instances that engines have claimed, for those who look at many.
+create or replace function pgflows._claimed()
+returns setof uuid language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+  if pgflows.df_is_ours() then
+    return query
+    select r.instance_id from df._work w join pgflows.df_runs r on r.df_id = w.instance_id where w.owner is not null;
+  end if;
+end $$;
+
 -- started_at is when the graph was handed to the orchestrator for the first time.
 create or replace function pgflows._instance_document(p_instance uuid)
 returns jsonb language sql stable set search_path = pg_catalog, pg_temp as $$
   select jsonb_build_object(
     'instance_id', i.instance_id, 'df_id', pgflows._current_run(i.instance_id),
-    'workflow', i.workflow, 'version', i.version, 'status', i.status,
+    'workflow', i.workflow, 'version', i.version, 'status', pgflows._status(i.instance_id, i.status),
     'input', i.input, 'output', i.output, 'error', i.error,
     'label', i.label, 'attributes', i.attributes, 'idempotency_key', i.idempotency_key,
     'started_by', i.started_by, 'created_at', i.created_at,
@@ -58,7 +82,8 @@ $$;
 
 -- Newest first. A uuid v7 begins with its millisecond, so the primary key is the order of time: the cursor is the last
 -- id of a page, and `since` bounds the scan by an id too (a second early, then exactly by created_at).
--- The plan depends on which filters are given, hence a custom plan each time.
+-- The plan depends on which filters are given, hence a custom plan each time. Of the two parts of the union the second counts only
+-- if running instances are asked for: those that say pending and are claimed.
 create or replace function pgflows.list_instances(
   p_workflow text default null, p_status text default null, p_label text default null,
   p_since timestamptz default null, p_limit integer default 100, p_cursor uuid default null
@@ -66,6 +91,7 @@ create or replace function pgflows.list_instances(
 set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan as $$
 declare
   v_first uuid := case when p_since is not null then pgflows.first_id(p_since - interval '1 s') end;
+  v_claimed uuid[] := case when p_status in ('pending', 'running') then array(select pgflows._claimed()) end;
   v_rows jsonb;
   v_last uuid;
 begin
@@ -75,7 +101,8 @@ begin
   end if;
   select jsonb_agg(jsonb_build_object(
       'instance_id', page.instance_id, 'df_id', pgflows._current_run(page.instance_id),
-      'workflow', page.workflow, 'version', page.version, 'status', page.status, 'label', page.label,
+      'workflow', page.workflow, 'version', page.version,
+      'status', pgflows._status(page.instance_id, page.status), 'label', page.label,
       'attributes', page.attributes, 'error', page.error,
       'created_at', page.created_at, 'ended_at', page.ended_at
     ) order by page.k) filter (where page.k <= p_limit),
@@ -84,9 +111,14 @@ begin
   from (
     select row_number() over (order by found.instance_id desc) k, found.*
     from (
-      select i.* from pgflows.instances i
+      select i.* from (
+        select * from pgflows.instances o
+        where p_status is null or (o.status = p_status and (p_status <> 'pending' or o.instance_id <> all (v_claimed)))
+        union all
+        select * from pgflows.instances o
+        where p_status = 'running' and o.status = 'pending' and o.instance_id = any (v_claimed)
+      ) i
       where (p_workflow is null or i.workflow = p_workflow)
-        and (p_status is null or i.status = p_status)
         and (p_label is null or i.label = p_label)
         and (p_since is null or (i.instance_id >= v_first and i.created_at >= p_since))
         and (p_cursor is null or i.instance_id < p_cursor)
@@ -175,7 +207,7 @@ returns text language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 
 revoke all on function
-  pgflows._find_instance(text), pgflows._current_run(uuid), pgflows._instance_document(uuid),
+  pgflows._find_instance(text), pgflows._current_run(uuid), pgflows._status, pgflows._claimed, pgflows._instance_document(uuid),
   pgflows.get_instance(text), pgflows.has_ended(uuid),
   pgflows.list_instances(text, text, text, timestamptz, integer, uuid),
   pgflows._milliseconds(timestamptz, timestamptz), pgflows.history(text),

@@ -81,8 +81,10 @@ returns jsonb language sql stable set search_path = pg_catalog, pg_temp as $$
   select coalesce(jsonb_agg(jsonb_build_object('workflow', c.workflow, 'status', c.status, 'count', c.n)
     order by c.workflow, c.status), '[]')
   from (
-    select i.workflow, i.status, count(*) n from pgflows.instances i
-    where i.status in ('pending', 'running') and i.status <> 'completed' group by i.workflow, i.status
+    select i.workflow, case when i.instance_id in (select pgflows._claimed()) then 'running' else i.status end as status,
+      count(*) n
+    from pgflows.instances i
+    where i.status in ('pending', 'running') and i.status <> 'completed' group by 1, 2
   ) c
 $$;
 

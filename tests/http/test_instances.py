@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import uuid
 from datetime import UTC, datetime, timedelta
 
 import httpx
 
 from pgflows.client import Client
+from pgflows.database.connections import Connection
 
 START = "/workflows/process_order/start"
 UNKNOWN = "019aa7d2-6b1c-7c3e-9b0a-3f2f6f0d9a11"
@@ -74,6 +76,54 @@ async def test_a_list_is_filtered(http: httpx.AsyncClient) -> None:
     assert await ids(workflow="slow_order") == []
     assert await ids(since=before.isoformat()) == [second["instance_id"]]
     assert await ids(since=(datetime.now(UTC) + timedelta(days=1)).isoformat()) == []
+
+
+async def test_an_instance_that_an_engine_has_claimed_is_running(
+    http: httpx.AsyncClient, owner: Connection
+) -> None:
+    claimed, waiting = [(await start(http, n))["instance_id"] for n in (1, 2)]
+    engine = uuid.uuid4()
+    await owner.execute("select df._open_engine($1)", engine)
+    assert len(await owner.fetch("select * from df._claim($1, 1)", engine)) == 1
+    stored = await owner.fetch("select distinct status from pgflows.instances")
+    assert [r["status"] for r in stored] == ["pending"]
+
+    async def listed(**params: str) -> list[tuple[str, str]]:
+        page = (await http.get("/instances", params=params)).json()
+        return [(row["instance_id"], row["status"]) for row in page["instances"]]
+
+    assert (await http.get(f"/instances/{claimed}")).json()["status"] == "running"
+    assert (await http.get(f"/instances/{claimed}/history")).json()["status"] == "running"
+    assert (await http.get(f"/instances/{waiting}")).json()["status"] == "pending"
+    assert await listed() == [(waiting, "pending"), (claimed, "running")]
+    assert await listed(status="running") == [(claimed, "running")]
+    assert await listed(status="pending") == [(waiting, "pending")]
+    assert await listed(status="running", workflow="slow_order") == []
+    assert await listed(status="running", cursor=claimed) == []
+    counts = (await http.get("/stats")).json()["instances"]
+    assert [(c["status"], c["count"]) for c in counts] == [("pending", 1), ("running", 1)]
+
+
+async def test_a_list_of_running_instances_has_pages_of_claimed_and_written_ones(
+    http: httpx.AsyncClient, owner: Connection
+) -> None:
+    started = [await start(http, n) for n in range(6)]
+    engine = uuid.uuid4()
+    await owner.execute("select df._open_engine($1)", engine)
+    await owner.fetch("select * from df._claim($1, 5)", engine)
+    await owner.execute(
+        "update df.instances set status = 'running' where id = $1", started[2]["df_id"]
+    )
+    seen: list[str] = []
+    cursor: dict[str, str] = {}
+    while True:
+        params = {"status": "running", "limit": "2"} | cursor
+        page = (await http.get("/instances", params=params)).json()
+        seen += [row["instance_id"] for row in page["instances"]]
+        if page["next_cursor"] is None:
+            break
+        cursor = {"cursor": page["next_cursor"]}
+    assert seen == [s["instance_id"] for s in started[:5]][::-1]
 
 
 BAD_FILTERS = [
