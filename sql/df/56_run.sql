@@ -127,6 +127,9 @@ begin
   execute 'close all';
   set session authorization default;
   reset all;
+  if pg_catalog.current_setting('synchronous_commit') operator(pg_catalog.=) 'off' then
+    perform pg_catalog.set_config('synchronous_commit', 'on', false);  -- the next node relies on this one's commit
+  end if;
   unlisten *;
   discard temp;
   discard sequences;

@@ -95,5 +95,7 @@ do $$ begin
     create or replace trigger pgflows_sync_status after update of status on df.instances
     for each row when (new.status in ('running', 'failed', 'cancelled') and new.status <> old.status)
     execute function pgflows._sync_status();
+    -- also where a role's session_replication_role leaves other triggers out
+    alter table df.instances enable always trigger pgflows_sync_status;
   end if;
 end $$;

@@ -1,8 +1,8 @@
 """Opens every session with PostgreSQL, each kind with its settings.
 
-What a session fixes is set by a statement after it was opened, not in the start-up packet: servers
-refuse a packet with a setting that they do not know, and poolers one with a setting that they do
-not track.
+What a session fixes is set by a statement after it was opened. A server refuses a start-up packet
+with a setting that it does not know, and a pooler one with a setting that it does not track. Only
+sessions whose settings are reset after each use have them in the packet too.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Kind:
     name: str
     settings: Mapping[str, str]
     decodes_json: bool = False
-    caches_statements: bool = True
+    is_reset: bool = False  # after each use; what the start-up packet set survives that
     durable: bool = True  # a commit waits for the disk, also where the server's default is off
 
     @property
@@ -50,7 +50,7 @@ class Kind:
 
 ENGINE = Kind("pgflows engine", {**OWN, **BY_KEY})
 BATCHES = Kind("pgflows batches", {**OWN, **BY_KEY, "df.in_workflow": "true"})
-NODES = Kind("pgflows node", NODE, caches_statements=False)
+NODES = Kind("pgflows node", NODE, is_reset=True)
 CLAIMS = Kind("pgflows claims", {**OWN, **BY_KEY, "synchronous_commit": "off"}, durable=False)
 RECORDS = Kind("pgflows records", {**OWN, **BY_KEY})
 SERVICE = Kind("pgflows service", OWN, decodes_json=True)
@@ -74,8 +74,8 @@ async def connect(dsn: str, kind: Kind = COMMAND, *, database: str | None = None
     conn: Connection = await asyncpg.connect(
         dsn,
         database=database,
-        statement_cache_size=100 if kind.caches_statements else 0,
-        server_settings={"application_name": kind.name},
+        statement_cache_size=0 if kind.is_reset else 100,
+        server_settings={"application_name": kind.name, **(kind.settings if kind.is_reset else {})},
     )
     try:
         await _prepare(conn, kind)
