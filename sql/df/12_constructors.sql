@@ -98,7 +98,7 @@ end $$;
 create or replace function df._is_cron(p_expression text)
 returns boolean language plpgsql immutable strict parallel safe set search_path = pg_catalog, pg_temp as $$
 declare
-  v_fields text[] := regexp_split_to_array(btrim(upper(p_expression), E' \t'), '[[:space:]]+');
+  v_fields text[] := regexp_split_to_array(btrim(upper(p_expression collate "C"), E' \t'), '[[:space:]]+');
   v_names text[] := array['', '', '', '', 'JAN FEB MAR APR MAY JUN JUL AUG SEP OCT NOV DEC', 'SUN MON TUE WED THU FRI SAT'];
   v_least integer[] := array[0, 0, 0, 1, 1, 0];
   v_most integer[] := array[59, 59, 23, 31, 12, 7];

@@ -5,10 +5,10 @@
 create or replace function df._check_call(p_url text, p_method text, p_timeout integer, p_methods text[])
 returns text language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
 begin
-  if p_url !~ '[{]' and (p_url !~ '://' or lower(split_part(p_url, '://', 1)) not in ('http', 'https')) then
+  if p_url !~ '[{]' and (p_url !~ '://' or lower(split_part(p_url, '://', 1) collate "C") not in ('http', 'https')) then
     raise exception 'Blocked: unsupported URL scheme ''%''. Only http and https are allowed', split_part(p_url, '://', 1)
       using errcode = 'PF104', detail = jsonb_build_object('field', 'url', 'expected', 'http:// or https://')::text;
-  elsif p_method is null or upper(p_method) <> all (p_methods) then
+  elsif p_method is null or upper(p_method collate "C") <> all (p_methods) then
     raise exception 'Invalid HTTP method%: %. Must be one of %', case when 'GET' = any (p_methods) then '' else ' for multipart' end,
       p_method, array_to_string(p_methods, ', ') using errcode = 'PF104',
       detail = jsonb_build_object('field', 'method', 'expected', array_to_string(p_methods, ', '))::text;
@@ -16,7 +16,7 @@ begin
     raise exception 'Timeout must be positive' using errcode = 'PF104',
       detail = jsonb_build_object('field', 'timeout_seconds', 'expected', 'at least 1')::text;
   end if;
-  return upper(p_method);
+  return upper(p_method collate "C");
 end $$;
 
 create or replace function df.http(

@@ -178,10 +178,10 @@ begin
       return df._draw_graph(v_graph);
     end if;
   end if;
-  if p_input ~* (c_before || '(select|with|values|table|insert|update|delete|merge|create|alter|drop|call|do|truncate|grant|revoke'
+  if p_input collate "C" ~* (c_before || '(select|with|values|table|insert|update|delete|merge|create|alter|drop|call|do|truncate|grant|revoke'
     '|explain|analyze|vacuum|refresh|reindex|cluster|comment|copy|set|reset|show|lock|notify|listen|unlisten|execute)[[:>:]]') then
     return df._draw_graph(jsonb_build_object('node_type', 'SQL', 'query', p_input));
-  elsif p_input !~* ('~>|[|]=>|[?]>|!>|@>|[[:<:]]df[[:space:]]*[.]|' || c_before || '(e?''|[$])') then
+  elsif p_input collate "C" !~* ('~>|[|]=>|[?]>|!>|@>|[[:<:]]df[[:space:]]*[.]|' || c_before || '(e?''|[$])') then
     return E'Cannot explain input: not a valid Durofut JSON, instance ID, SQL statement, or DSL expression.\n'
       'Hint: DSL expressions use df.*() functions and operators like ~>, |=>, &, |.';
   end if;

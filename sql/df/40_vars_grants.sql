@@ -67,7 +67,7 @@ $$;
 
 create or replace function df._grantee(p_role text)
 returns text language sql immutable as $$
-  select case when lower(p_role) = 'public' then 'public' else quote_ident(p_role) end
+  select case when lower(p_role collate "C") = 'public' then 'public' else quote_ident(p_role) end
 $$;
 
 -- Adds only: to take something away, df.revoke_usage first. GRANT itself would only warn where the caller may use

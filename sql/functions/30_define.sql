@@ -15,8 +15,8 @@ begin
       using errcode = 'PF020', hint = 'use the file that GET /export/{name}.sql gives';
   end if;
   with plain as (
-    select array_agg(p.key order by p.key) as fields,
-      array_agg(case p.value ->> 'type' when 'integer' then null else p.value ->> 'type' end order by p.key) as types,
+    select array_agg(p.key order by p.key collate "C") as fields,
+      array_agg(case p.value ->> 'type' when 'integer' then null else p.value ->> 'type' end order by p.key collate "C") as types,
       coalesce(bool_and(p.value ->> 'type' in ('string', 'number', 'boolean', 'array', 'object')), false)
         and not p_input_schema ? '$ref' and p_input_schema -> 'additionalProperties' is distinct from 'false' as simple
     from jsonb_each(coalesce(p_input_schema -> 'properties', '{}')) p

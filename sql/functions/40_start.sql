@@ -74,7 +74,7 @@ begin
   if not found then
     raise exception 'there is no workflow %', p_workflow using errcode = 'PF010',
       detail = jsonb_build_object('workflow', p_workflow),
-      hint = 'known workflows: ' || coalesce((select string_agg(w.name, ', ' order by w.name) from pgflows.workflows w where w.active), 'none');
+      hint = 'known workflows: ' || coalesce((select string_agg(w.name, ', ' order by w.name collate "C") from pgflows.workflows w where w.active), 'none');
   elsif v_size > v_most then
     raise exception 'the input of workflow % has % bytes, more than the limit of %', p_workflow, v_size, v_most
       using errcode = 'PF012', detail = jsonb_build_object('bytes', v_size, 'limit', v_most),

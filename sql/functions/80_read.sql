@@ -13,7 +13,7 @@ declare
 begin
   if p_id ~ '^[0-9a-f]{8}$' then
     select r.instance_id into v_instance from pgflows.df_runs r where r.df_id = p_id;
-  elsif p_id ~* '^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$' then
+  elsif p_id collate "C" ~* '^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$' then
     select i.instance_id into v_instance from pgflows.instances i where i.instance_id = p_id::uuid;
   end if;
   if v_instance is null then
@@ -181,7 +181,7 @@ $$;
 
 create or replace function pgflows.list_workflows()
 returns jsonb language sql stable set search_path = pg_catalog, pg_temp as $$
-  select coalesce(jsonb_agg(pgflows._workflow_document(w) order by w.name), '[]')
+  select coalesce(jsonb_agg(pgflows._workflow_document(w) order by w.name collate "C"), '[]')
   from pgflows.workflows w where w.active
 $$;
 

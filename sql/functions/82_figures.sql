@@ -79,7 +79,7 @@ $$;
 create or replace function pgflows.open_counts()
 returns jsonb language sql stable set search_path = pg_catalog, pg_temp as $$
   select coalesce(jsonb_agg(jsonb_build_object('workflow', c.workflow, 'status', c.status, 'count', c.n)
-    order by c.workflow, c.status), '[]')
+    order by c.workflow collate "C", c.status), '[]')
   from (
     select i.workflow, case when i.instance_id in (select pgflows._claimed()) then 'running' else i.status end as status,
       count(*) n
