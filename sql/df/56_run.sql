@@ -90,6 +90,21 @@ begin
   from unnest(p_instance, v_results, v_errors, v_codes) as q(instance, result, error, code);
 end $$;
 
+-- What a session that runs users' statements fixes, again after a RESET: the same as the engine set when it opened it.
+-- The commit that follows must be durable, because the next node relies on it.
+create or replace function df._fix_settings()
+returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+  perform set_config('df.in_workflow', 'true', false), set_config('client_connection_check_interval', '1000', false),
+    set_config('idle_in_transaction_session_timeout', '4000', false), set_config('idle_session_timeout', '0', false),
+    set_config('exit_on_error', 'off', false), set_config('default_transaction_isolation', 'read committed', false),
+    set_config('default_transaction_deferrable', 'off', false), set_config('standard_conforming_strings', 'on', false),
+    set_config('extra_float_digits', '1', false), set_config('client_min_messages', 'warning', false);
+  if current_setting('synchronous_commit') = 'off' then
+    perform set_config('synchronous_commit', 'on', false);
+  end if;
+end $$;
+
 -- Runs one user's statement, wrapped so that it answers its result as JSON text, and writes its checkpoint: effect
 -- and record in one transaction and one round trip. Runs as the calling role; raises PF199 where the claim is lost.
 --   p_nodes      the nodes that complete with the result; p_keep: jsonb would lose the order of its keys
@@ -127,9 +142,7 @@ begin
   execute 'close all';
   set session authorization default;
   reset all;
-  if pg_catalog.current_setting('synchronous_commit') operator(pg_catalog.=) 'off' then
-    perform pg_catalog.set_config('synchronous_commit', 'on', false);  -- the next node relies on this one's commit
-  end if;
+  perform df._fix_settings();
   unlisten *;
   discard temp;
   discard sequences;

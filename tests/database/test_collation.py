@@ -31,6 +31,7 @@ async def turkish(server_dsn: str, template: str) -> AsyncIterator[asyncpg.Conne
             "locale_provider icu icu_locale 'tr-TR' locale 'C'"
         )
     except asyncpg.FeatureNotSupportedError as e:
+        await admin.close()
         pytest.skip(str(e))
     run_dsn = dsn_of(server_dsn, RUN, name, RUN_PASSWORD)
     await migrate(dsn_of(server_dsn, OWNER, name), Settings(run_dsn=run_dsn))

@@ -14,7 +14,7 @@ from pgflows.config import Settings
 from pgflows.database import connections as db
 from pgflows.database.dsn import shown
 from pgflows.database.embedded import EmbeddedServer
-from pgflows.database.faults import ANY
+from pgflows.database.faults import ANY, is_away, reason
 from pgflows.database.migrations import check_schema
 from pgflows.database.pooler import check_pooler
 from pgflows.errors import SetupError
@@ -58,10 +58,13 @@ async def connection(dsn: str) -> AsyncIterator[db.Connection]:
             await check_pooler(dsn)
             conn = await db.connect(dsn)
     except (*ANY, ValueError) as e:
-        reason = str(e) or type(e).__name__
-        raise SetupError(f"cannot connect to the database {shown(dsn)}: {reason}") from e
+        raise SetupError(f"cannot connect to the database {shown(dsn)}: {reason(e)}") from e
     try:
         yield conn
+    except ANY as e:
+        if not is_away(e):
+            raise
+        raise SetupError(f"the database {shown(dsn)} cannot serve now: {reason(e)}") from e
     finally:
         await conn.close()
 

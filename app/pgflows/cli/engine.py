@@ -10,6 +10,7 @@ import uvloop
 
 from pgflows.cli.database import Dsn, check_connection, connection, require_database
 from pgflows.cli.process import collect_seldom, on_signals
+from pgflows.cli.waiting import until_served
 from pgflows.config import Settings
 from pgflows.database.orchestrator import needs_engine
 from pgflows.engine import open_engine
@@ -26,15 +27,14 @@ def engine(dsn: Dsn = None) -> None:
     """
     settings = Settings.given(dsn=dsn)
     address = require_database(settings)
-    asyncio.run(check_connection(address, migrated=True))
+    asyncio.run(until_served(lambda: check_connection(address, migrated=True)))
     collect_seldom()
     uvloop.run(_run_until_signal(settings, address))
 
 
 async def _run_until_signal(settings: Settings, dsn: str) -> None:
     async def run() -> None:
-        async with connection(dsn) as conn:
-            needed = await needs_engine(conn)
+        needed = await until_served(lambda: _needs_engine(dsn))
         async with open_maintenance(settings, dsn=dsn):
             if not needed:
                 await asyncio.Event().wait()
@@ -45,3 +45,8 @@ async def _run_until_signal(settings: Settings, dsn: str) -> None:
     on_signals(task.cancel)
     with contextlib.suppress(asyncio.CancelledError):
         await task
+
+
+async def _needs_engine(dsn: str) -> bool:
+    async with connection(dsn) as conn:
+        return await needs_engine(conn)

@@ -12,12 +12,13 @@ import contextlib
 import os
 import socket
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 
 import uvicorn
 from fastapi import FastAPI
 
 from pgflows.cli.process import collect_seldom, on_signals, run_to_end
+from pgflows.cli.waiting import until_served
 from pgflows.config import Settings
 from pgflows.errors import SetupError
 from pgflows.http.app import create_app
@@ -86,12 +87,23 @@ async def _serve(fastapi: FastAPI, taken: socket.socket, opened: Callable[[], No
     )
     server = _Server(config)
 
-    def end() -> None:
-        server.force_exit = server.should_exit
-        server.should_exit = True
+    async with AsyncExitStack() as stack:
+        opening = asyncio.create_task(
+            until_served(
+                lambda: stack.enter_async_context(fastapi.router.lifespan_context(fastapi))
+            )
+        )
 
-    on_signals(end)
-    async with fastapi.router.lifespan_context(fastapi):
+        def end() -> None:
+            opening.cancel()
+            server.force_exit = server.should_exit
+            server.should_exit = True
+
+        on_signals(end)
+        try:
+            await opening
+        except asyncio.CancelledError:
+            return
         serving = asyncio.create_task(server.serve(sockets=[taken]))
         while not (server.started or serving.done()):  # noqa: ASYNC110 - uvicorn has no event for it
             await asyncio.sleep(0.005)

@@ -17,7 +17,9 @@ from rich.console import Console
 from pgflows.cli.database import Dsn, check_connection, require_database
 from pgflows.cli.hosting import listener, run_service
 from pgflows.cli.process import leave
+from pgflows.cli.waiting import until_served
 from pgflows.config import Settings, is_loopback
+from pgflows.database.dsn import shown
 from pgflows.database.embedded import EmbeddedServer
 from pgflows.database.migrations import migrate
 from pgflows.errors import ServerError, SetupError
@@ -50,12 +52,12 @@ def dev(dsn: OwnDsn = None, host: Host = None, port: Port = None) -> None:
     settings = Settings.given(dsn=dsn, host=host, port=port)
     _check_exposure(settings)
     app = load_app(settings.app)
-    with listener(settings) as taken, _database(settings) as (address, shown):
+    with listener(settings) as taken, _database(settings) as (address, to_show):
         settings = settings.model_copy(update={"port": taken.getsockname()[1]})
-        asyncio.run(migrate(address, settings))
+        asyncio.run(until_served(lambda: migrate(address, settings)))
 
         def opened() -> None:
-            _welcome(settings, shown, app)
+            _welcome(settings, to_show, app)
 
         run_service(app, settings, address, taken, opened, with_engine=True)
     leave()
@@ -75,7 +77,7 @@ def serve(
     address = require_database(settings)
     with listener(settings) as taken:
         settings = settings.model_copy(update={"port": taken.getsockname()[1]})
-        asyncio.run(check_connection(address))
+        asyncio.run(until_served(lambda: check_connection(address)))
 
         def opened() -> None:
             console.print(f"pgflows is at {settings.local_url}")
@@ -103,8 +105,9 @@ def _check_exposure(settings: Settings) -> None:
 def _database(settings: Settings) -> Iterator[tuple[str, str]]:
     """The DSN for us and the one to show: the given database, or the embedded one."""
     if settings.dsn:
-        asyncio.run(check_connection(settings.dsn))
-        yield settings.dsn, settings.dsn
+        address = settings.dsn
+        asyncio.run(until_served(lambda: check_connection(address)))
+        yield address, shown(address)
         return
     directory = Path(settings.data_dir)
     server = EmbeddedServer(directory)

@@ -1,8 +1,8 @@
 """Opens every session with PostgreSQL, each kind with its settings.
 
-What a session fixes is set by a statement after it was opened. A server refuses a start-up packet
-with a setting that it does not know, and a pooler one with a setting that it does not track. Only
-sessions whose settings are reset after each use have them in the packet too.
+What a session fixes is set by a statement after it was opened, not in the start-up packet. A server
+refuses a packet with a setting that it does not know, and a pooler one with a setting that it does
+not track.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Kind:
     name: str
     settings: Mapping[str, str]
     decodes_json: bool = False
-    is_reset: bool = False  # after each use; what the start-up packet set survives that
+    caches_statements: bool = True
     durable: bool = True  # a commit waits for the disk, also where the server's default is off
 
     @property
@@ -50,7 +50,7 @@ class Kind:
 
 ENGINE = Kind("pgflows engine", {**OWN, **BY_KEY})
 BATCHES = Kind("pgflows batches", {**OWN, **BY_KEY, "df.in_workflow": "true"})
-NODES = Kind("pgflows node", NODE, is_reset=True)
+NODES = Kind("pgflows node", NODE, caches_statements=False)
 CLAIMS = Kind("pgflows claims", {**OWN, **BY_KEY, "synchronous_commit": "off"}, durable=False)
 RECORDS = Kind("pgflows records", {**OWN, **BY_KEY})
 SERVICE = Kind("pgflows service", OWN, decodes_json=True)
@@ -74,8 +74,8 @@ async def connect(dsn: str, kind: Kind = COMMAND, *, database: str | None = None
     conn: Connection = await asyncpg.connect(
         dsn,
         database=database,
-        statement_cache_size=0 if kind.is_reset else 100,
-        server_settings={"application_name": kind.name, **(kind.settings if kind.is_reset else {})},
+        statement_cache_size=100 if kind.caches_statements else 0,
+        server_settings={"application_name": kind.name},
     )
     try:
         await _prepare(conn, kind)
@@ -94,10 +94,10 @@ async def open_pool(dsn: str, *, size: int = 10, kind: Kind = SERVICE) -> AsyncI
 
     pool = await asyncpg.create_pool(
         dsn,
-        min_size=1,
+        min_size=0,  # asyncpg would log a traceback whenever it cannot keep one open
         max_size=size,
         init=prepare,
-        reset=_no_reset,
+        reset=_close_if_read_only,
         server_settings={"application_name": kind.name},
     )
     try:
@@ -113,5 +113,12 @@ async def _prepare(conn: Any, kind: Kind) -> None:
             await conn.set_type_codec(name, encoder=dump, decoder=json.loads, schema="pg_catalog")
 
 
-async def _no_reset(_conn: Any) -> None:
-    """A round trip less: nothing in the session was changed."""
+async def _close_if_read_only(conn: Any) -> None:
+    """Nothing in the session was changed, so nothing is reset. A session that cannot write is not
+    kept: the next one may find the new primary, or a database that is no longer read-only.
+    """
+    reported = conn.get_settings()
+    for name in ("in_hot_standby", "default_transaction_read_only"):
+        if getattr(reported, name, "off") == "on":
+            conn.terminate()
+            return

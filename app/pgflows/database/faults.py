@@ -11,17 +11,22 @@ from pgflows.errors import BY_SQLSTATE, InvalidRequest, PgflowsError
 
 CRASHED = "57P02"  # what the server tells all others when a session's process died
 AWAY = (
+    "25006",  # read_only_sql_transaction: a standby, or somebody made the database read-only
     "57P01",  # admin_shutdown
     CRASHED,
     "57P03",  # cannot_connect_now
     "57P04",  # database_dropped
     "57P05",  # idle_session_timeout
     "25P03",  # idle_in_transaction_session_timeout
+    "53100",  # disk_full
+    "53200",  # out_of_memory
     "53300",  # too_many_connections
+    "58030",  # io_error
     "28000",  # invalid_authorization_specification: pg_hba.conf or the role changed
     "28P01",  # invalid_password
     "3D000",  # invalid_catalog_name: the database is being restored, or renamed
 )
+BUSY = ("25006", "53100", "53200", "53300", "57P01", CRASHED, "57P03", "58030")
 LOST = (
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,  # what a session says that is cut while a statement begins
@@ -37,6 +42,16 @@ def is_away(error: BaseException) -> bool:
     if isinstance(error, ValueError):  # an argument that asyncpg cannot encode
         return False
     return isinstance(error, LOST) or getattr(error, "sqlstate", None) in AWAY
+
+
+def is_busy(error: BaseException) -> bool:
+    """True if a server that is there cannot serve now: it starts, is full, or may not write."""
+    return getattr(error, "sqlstate", None) in BUSY
+
+
+def reason(error: BaseException) -> str:
+    """The error in one line."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def is_unstorable(error: BaseException) -> bool:

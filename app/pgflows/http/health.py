@@ -18,6 +18,8 @@ async def check(access: Access) -> Ready:
     try:
         async with asyncio.timeout(PATIENCE_SECONDS), access.reading() as connection:
             await check_schema(connection)
+            if await connection.fetchval("show transaction_read_only") == "on":
+                return _not_ready("the database is read-only, perhaps a standby", database=True)
             engines = await connection.fetchval("select pgflows.live_engines()")
     except MigrationError as e:
         return _not_ready(e.message, database=True)

@@ -15,6 +15,7 @@ import asyncpg
 
 from pgflows.config import Settings
 from pgflows.database import connections as db
+from pgflows.database.faults import ANY, is_away, reason
 from pgflows.database.migrations import run_role
 from pgflows.database.migrations.rights import (
     check_owner,
@@ -61,6 +62,10 @@ async def migrate(dsn: str, settings: Settings) -> list[str]:
                 return await _migrate(conn, dsn, settings)
             await asyncio.sleep(PAUSE_SECONDS)
         return await _migrate(conn, dsn, settings)
+    except ANY as e:
+        if not is_away(e):
+            raise
+        raise SetupError(f"the database cannot be migrated now: {reason(e)}") from e
     finally:
         await conn.close()
 

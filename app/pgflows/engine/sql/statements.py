@@ -19,7 +19,6 @@ from typing import Any, TypeVar
 import asyncpg
 
 from pgflows.crash import crash_point
-from pgflows.database.faults import is_away
 from pgflows.engine.node.results import NodeFailed, Refused, Result, encode_rows, storable
 from pgflows.engine.sql.one_trip import Key, Wrapping, Wrappings
 from pgflows.engine.sql.pools import Login, NodeSession, RolePool
@@ -35,6 +34,12 @@ CONTROL = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 FATAL = ("FATAL", "PANIC")  # severities of what ends a session
+READ_ONLY, TRANSACTION_TIMEOUT = "25006", "25P04"
+CANNOT_WRITE = (
+    "select pg_catalog.pg_is_in_recovery() or exists (select from pg_catalog.pg_settings "
+    "where name = 'default_transaction_read_only' and setting = 'on' "
+    "and source not in ('user', 'database user', 'session'))"
+)
 CLAIM_LOST = "PF199"
 UNWRAPPABLE = ("42", "0A")  # classes of errors that the wrapping may have caused
 
@@ -92,13 +97,17 @@ class Statements:
             try:
                 return await _persistent(lambda: self._exactly_once(session, statement))
             except asyncpg.PostgresError as e:
-                if e.sqlstate not in OWN_TRANSACTION:
+                if e.sqlstate == READ_ONLY:
+                    await _check_writable(session, e)
+                elif e.sqlstate not in OWN_TRANSACTION:
                     raise _failed(e, session) from None
             try:
                 result, _ = await _fetch(await session.bare(), statement.text)
             except asyncpg.PostgresError as e:
                 raise _failed(e, session) from None
+            await session.conn.execute("begin read write")  # the role's default may be read only
             await _checkpoint(session.conn, statement, result)
+            await session.conn.execute("commit")
             return result
 
     async def execute_in(self, database: str, role: str, text: str) -> Result:
@@ -144,7 +153,7 @@ class Statements:
             result, attributes = await _fetch(conn, statement.text)
             await _checkpoint(conn, statement, result)
         except (asyncpg.PostgresError, NodeFailed, ClaimLost) as e:
-            if not conn.is_closed() and not is_away(e):
+            if not conn.is_closed() and getattr(e, "severity_en", None) not in FATAL:
                 await transaction.rollback()
             raise
         except BaseException:
@@ -160,8 +169,19 @@ class Statements:
         await asyncio.gather(*(p.close() for p in pools.values()))
 
 
+async def _check_writable(session: NodeSession, error: asyncpg.PostgresError) -> None:
+    """Raises ConnectionError if the server or the database is read-only, not this role alone."""
+    if await session.conn.fetchval(CANNOT_WRITE):
+        session.conn.terminate()
+        raise ConnectionError(f"the database is read-only: {error}") from error
+
+
 def _lost(error: asyncpg.PostgresError) -> bool:
-    """The session ended (shutdown, termination, time-out), so the run goes on elsewhere."""
+    """The session ended (shutdown, termination), so the run goes on elsewhere. If a time-out ended
+    it that the role has for its transactions, the node failed.
+    """
+    if error.sqlstate == TRANSACTION_TIMEOUT:
+        return False
     severity = getattr(error, "severity_en", None)
     return severity in FATAL if severity else isinstance(error, asyncpg.PostgresConnectionError)
 
