@@ -63,7 +63,7 @@ declare
 begin
   return (
     select coalesce(jsonb_agg(jsonb_build_object('workflow', c.workflow, 'status', c.status, 'count', c.n)
-      order by c.workflow, c.status), '[]')
+      order by c.workflow collate "C", c.status), '[]')
     from (
       select f.workflow, f.status, sum(f.n)::bigint as n
       from (
