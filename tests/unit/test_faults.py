@@ -17,6 +17,10 @@ from pgflows.database.faults import is_away, is_unstorable
         asyncpg.InterfaceError("connection is closed"),
         asyncpg.AdminShutdownError("terminating"),
         asyncpg.CannotConnectNowError("starting up"),
+        asyncpg.ReadOnlySQLTransactionError("a standby"),
+        asyncpg.DiskFullError("no space left"),
+        asyncpg.TooManyConnectionsError("sorry"),
+        asyncpg.InvalidPasswordError("rotated"),
     ],
     ids=lambda e: type(e).__name__,
 )
@@ -43,7 +47,7 @@ def test_a_value_that_cannot_be_held(error: Exception) -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [asyncpg.DeadlockDetectedError("x"), asyncpg.QueryCanceledError("x"), asyncpg.DiskFullError()],
+    [asyncpg.DeadlockDetectedError("x"), asyncpg.QueryCanceledError("x")],
     ids=lambda e: type(e).__name__,
 )
 def test_what_may_go_well_the_next_time(error: Exception) -> None:
