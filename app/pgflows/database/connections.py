@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 import asyncpg
 
+from pgflows.database.dsn import parse
 from pgflows.database.session_settings import BY_KEY, NODE, OWN
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -71,8 +72,10 @@ def dump(value: Any) -> str:
 
 async def connect(dsn: str, kind: Kind = COMMAND, *, database: str | None = None) -> Connection:
     """One session; `database` names another database of the same server."""
+    address = parse(dsn)
     conn: Connection = await asyncpg.connect(
-        dsn,
+        address.url,
+        timeout=address.timeout_seconds,
         database=database,
         statement_cache_size=100 if kind.caches_statements else 0,
         server_settings={"application_name": kind.name},
@@ -92,8 +95,10 @@ async def open_pool(dsn: str, *, size: int = 10, kind: Kind = SERVICE) -> AsyncI
     async def prepare(conn: Any) -> None:
         await _prepare(conn, kind)
 
+    address = parse(dsn)
     pool = await asyncpg.create_pool(
-        dsn,
+        address.url,
+        timeout=address.timeout_seconds,
         min_size=0,  # asyncpg would log a traceback whenever it cannot keep one open
         max_size=size,
         init=prepare,

@@ -12,6 +12,7 @@ from typing import Any
 
 import asyncpg
 
+from pgflows.database.dsn import parse
 from pgflows.errors import SetupError
 
 SESSIONS = 4  # tried beside the first one; a pooler mostly hands out what was used last
@@ -45,8 +46,12 @@ async def check_pooler(dsn: str) -> bool:
 
 
 async def _open(dsn: str, opened: AsyncExitStack) -> Any:
+    address = parse(dsn)
     conn = await asyncpg.connect(
-        dsn, statement_cache_size=0, server_settings={"application_name": "pgflows probe"}
+        address.url,
+        timeout=address.timeout_seconds,
+        statement_cache_size=0,
+        server_settings={"application_name": "pgflows probe"},
     )
     opened.callback(conn.terminate)
     return conn

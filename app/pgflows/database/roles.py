@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncpg
 
 from pgflows.database.connections import BATCHES, NODES, Connection, Kind, connect
-from pgflows.database.dsn import as_role
+from pgflows.database.dsn import as_role, user_of
 from pgflows.database.faults import ANY
 from pgflows.errors import DatabaseGone, LoginRefused, SetupError
 
@@ -20,9 +20,9 @@ REFUSED = (
 class Logins:
     """Knows how to log in as each role.
 
-    pgflows_run by its own DSN or the password kept in pgflows.run_login. Any other role by the
-    owner's DSN with the role as user and no password, so the server must trust the engine's
-    address or a password file must know the role.
+    pgflows_run by its own DSN or the password kept in pgflows.run_login, the owner by the owner's
+    DSN. Any other role by the owner's DSN with the role as user and no password, so the server must
+    trust the engine's address or a password file must know the role.
     """
 
     def __init__(self, dsn: str, run_dsn: str | None = None) -> None:
@@ -50,7 +50,12 @@ class Logins:
             raise LoginRefused(
                 "Failed to connect: the role that submitted this instance is gone", role=role
             )
-        dsn = self._run_dsn if role == RUN_ROLE and self._run_dsn else as_role(self.dsn, role, None)
+        if role == RUN_ROLE and self._run_dsn:
+            dsn = self._run_dsn
+        elif role == user_of(self.dsn):
+            dsn = self.dsn
+        else:
+            dsn = as_role(self.dsn, role, None)
         try:
             return await connect(dsn, kind, database=database)
         except asyncpg.InvalidCatalogNameError as e:
