@@ -73,7 +73,7 @@ declare
   );
   v_password text := (select l.password from pgflows.run_login l);
   v_target text := format('port=%s dbname=%s user=pgflows_run connect_timeout=5 application_name=df_start '
-    'options=''-c statement_timeout=30s -c lock_timeout=30s''%s', coalesce(inet_server_port()::text, current_setting('port')),
+    || E'options=''-c statement_timeout=30s -c lock_timeout=30s -c default_transaction_isolation=read\\\\ committed''%s', coalesce(inet_server_port()::text, current_setting('port')),
     quote_literal(current_database()), coalesce(' password=' || quote_literal(v_password), ''));
   v_hosts text[] := array[' host=' || host(inet_server_addr()), ' host=127.0.0.1', ''];
   v_id text := left(gen_random_uuid()::text, 8);

@@ -93,15 +93,15 @@ end $$;
 -- What a session that runs users' statements fixes, again after a RESET: the same as the engine set when it opened it.
 -- The commit that follows must be durable, because the next node relies on it.
 create or replace function df._fix_settings()
-returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
+returns void language plpgsql as $$
 begin
-  perform set_config('df.in_workflow', 'true', false), set_config('client_connection_check_interval', '1000', false),
-    set_config('idle_in_transaction_session_timeout', '4000', false), set_config('idle_session_timeout', '0', false),
-    set_config('exit_on_error', 'off', false), set_config('default_transaction_isolation', 'read committed', false),
-    set_config('default_transaction_deferrable', 'off', false), set_config('standard_conforming_strings', 'on', false),
-    set_config('extra_float_digits', '1', false), set_config('client_min_messages', 'warning', false);
-  if current_setting('synchronous_commit') = 'off' then
-    perform set_config('synchronous_commit', 'on', false);
+  perform pg_catalog.set_config('df.in_workflow', 'true', false), pg_catalog.set_config('client_connection_check_interval', '1000', false),
+    pg_catalog.set_config('idle_in_transaction_session_timeout', '4000', false), pg_catalog.set_config('idle_session_timeout', '0', false),
+    pg_catalog.set_config('exit_on_error', 'off', false), pg_catalog.set_config('default_transaction_isolation', 'read committed', false),
+    pg_catalog.set_config('default_transaction_deferrable', 'off', false), pg_catalog.set_config('standard_conforming_strings', 'on', false),
+    pg_catalog.set_config('extra_float_digits', '1', false), pg_catalog.set_config('client_min_messages', 'warning', false);
+  if pg_catalog.current_setting('synchronous_commit') operator(pg_catalog.=) 'off' then
+    perform pg_catalog.set_config('synchronous_commit', 'on', false);
   end if;
 end $$;
 
