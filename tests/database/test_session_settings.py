@@ -17,7 +17,7 @@ from tests.database.strange import STRANGE, alter, known
 
 OWN_KINDS = [
     db.ENGINE, db.BATCHES, db.CLAIMS, db.RECORDS, db.SERVICE, db.COMMAND, db.MIGRATION,
-    db.MAINTENANCE,
+    db.MAINTENANCE, db.READS, db.CHANGES,
 ]  # fmt: skip
 SHOWN = "select name, setting from pg_settings where name = any ($1)"
 
