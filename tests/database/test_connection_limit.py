@@ -29,7 +29,7 @@ async def waits(process: Process, tries: int = 2) -> None:
         assert process.popen.poll() is None, process.output()
         return process.output().count("the database cannot serve now") >= tries
 
-    await until(told, what="a line for each try")
+    await until(told, 60, "a line for each try")
 
 
 @pytest.mark.parametrize("most", [0, 1, 2])
@@ -42,7 +42,7 @@ async def test_a_service_waits_for_a_free_connection_and_then_starts(
             "serve", "--no-engine", dsn=database.dsn, PGFLOWS_APP="tests.acceptance.deployment:app"
         )
         await waits(service)
-    await asyncio.to_thread(service.wait_until_ready)
+    await asyncio.to_thread(service.wait_until_ready, 60)
     assert "Traceback" not in service.output()
 
 
@@ -56,7 +56,7 @@ async def test_an_engine_waits_for_a_free_connection_and_then_runs(
     async def runs() -> bool:
         return " runs" in engine.output()
 
-    await until(runs, 30)
+    await until(runs, 60)
     assert "Traceback" not in engine.output()
 
 
@@ -69,10 +69,10 @@ async def test_an_engine_that_gets_some_of_its_connections_only_opens_them_again
         async def refused() -> bool:
             return "too many connections" in engine.output()
 
-        await until(refused)
+        await until(refused, 60)
 
     async def runs() -> bool:
         return " runs" in engine.output()
 
-    await until(runs, 30)
+    await until(runs, 60)
     assert "Traceback" not in engine.output()

@@ -65,7 +65,7 @@ async def admin(primary: EmbeddedServer) -> AsyncIterator[asyncpg.Connection]:
 def serve(spawn: Spawn, dsn: str, effects: str) -> Process:
     return spawn(
         "serve", dsn=dsn, PGFLOWS_APP="tests.acceptance.deployment:app", EFFECTS_DSN=effects
-    ).wait_until_ready()
+    ).wait_until_ready(60)
 
 
 async def start(http: httpx.AsyncClient, seconds: float = 0) -> httpx.Response:
@@ -106,7 +106,7 @@ async def test_a_service_goes_on_with_the_standby_that_was_promoted(
         primary.stop("immediate")
         await assert_away(http, "away")
         standby._psql("select pg_promote()")
-        await until(lambda: completed(http), 30, "a run on the new primary")
+        await until(lambda: completed(http), 60, "a run on the new primary")
         assert (await http.get("/readyz")).status_code == 200
     assert "Traceback" not in service.output()
 
@@ -129,7 +129,7 @@ async def test_a_service_on_a_standby_is_not_ready_until_it_is_promoted(
         assert "read-only transaction" in rotate.output()
         assert len(rotate.output().splitlines()) == 1
         primary._psql("select pg_promote()")
-        await until(lambda: completed(http), 30, "a run on the promoted server")
+        await until(lambda: completed(http), 60, "a run on the promoted server")
     assert "Traceback" not in service.output()
 
 
@@ -147,7 +147,7 @@ async def test_a_database_that_is_made_read_only_for_a_while_is_away_for_that_lo
         )
         await assert_away(http, "read-only")
         await admin.execute("alter database pgflows reset default_transaction_read_only")
-        await until(lambda: completed(http), 30, "a run when the guard is gone")
+        await until(lambda: completed(http), 60, "a run when the guard is gone")
         assert (await http.get("/readyz")).status_code == 200
     assert "Traceback" not in service.output()
 

@@ -80,7 +80,7 @@ async def test_workflows_run_where_every_setting_is_strange(
         PGFLOWS_RUN_DSN=strange.run_dsn,
         PGFLOWS_APP="tests.acceptance.deployment:app",
         EFFECTS_DSN=strange.admin_dsn,
-    ).wait_until_ready()
+    ).wait_until_ready(60)
     async with httpx.AsyncClient(base_url=service.url, timeout=30) as http:
 
         async def run(n: int) -> dict[str, Any]:
