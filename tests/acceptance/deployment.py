@@ -68,3 +68,16 @@ async def broken(ctx: StepContext, input: Work) -> Work:
 async def failing(ctx: WorkflowContext, input: Work) -> Work:
     a = await ctx.step(first, input)
     return await ctx.step(broken, a)
+
+
+@app.step(retry=RetryConfig(max_retries=1, initial_delay_seconds=30, jitter=False), timeout=1)
+async def later(ctx: StepContext, input: Work) -> Work:
+    if ctx.attempt == 1:
+        raise LookupError("not yet")
+    return input
+
+
+@app.workflow()
+async def patient(ctx: WorkflowContext, input: Work) -> Work:
+    """Its step fails once; the second attempt is due when the time of the call is over."""
+    return await ctx.step(later, input)

@@ -250,6 +250,8 @@ class Worker:
             rows = await conn.fetchval(
                 f"select coalesce(jsonb_agg(to_jsonb(q)), '[]')::text from ({query}\n) q"  # noqa: S608
             )
+        except (asyncpg.InterfaceError, asyncpg.PostgresConnectionError) as e:
+            raise NodeFailed(f"SQL execution failed: error communicating with database: {e}") from e
         except asyncpg.PostgresError as e:
             raise NodeFailed(
                 f"SQL execution failed: error returned from database: {e.args[0]}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -15,6 +16,7 @@ from pgflows.config import Settings
 from pgflows.database.migrations import migrate
 from tests.acceptance.conftest import EFFECTS, Deployment
 from tests.conftest import Database, Process, Spawn, free_port, until
+from tests.database.conftest import program
 
 SECONDS = 90  # the extension takes some 3 s for three steps, and looks for work every few seconds
 
@@ -214,3 +216,38 @@ async def test_maintenance_is_taken_over_when_its_leader_dies(home: Home) -> Non
     first.start()
     assert await home.ended(instance, 150) == "failed"
     assert "Traceback" not in second.output()
+
+
+async def test_exported_workflow_is_defined_and_started_by_psql(home: Home, tmp_path: Path) -> None:
+    home.serve()
+    file = tmp_path / "three.sql"
+    file.write_text((await home.get("/export/three.sql")).text)
+    await home.conn.execute("update pgflows.workflows set active = false where name = 'three'")
+    await program("psql", "-Xq", "-v", "ON_ERROR_STOP=1", "-f", str(file), home.dsn)
+    (instance,) = [r[0] for r in await home.conn.fetch("select instance_id from pgflows.instances")]
+    assert await home.ended(instance) == "completed"
+
+
+async def test_run_survives_the_end_of_every_session_in_mid_step(home: Home) -> None:
+    home.serve()
+    instance = await home.start(seconds=4)
+    await until(lambda: home.effects(instance, "second#1"), 60, "the second step")
+    admin = await asyncpg.connect(home.database.admin_dsn)
+    await admin.execute(
+        "select pg_terminate_backend(pid) from pg_stat_activity "
+        "where pid <> pg_backend_pid() and usename in ('pgflows_beside', 'pgflows_run')"
+    )
+    await admin.close()
+    home.conn = await asyncpg.connect(home.dsn)
+    try:
+        assert await home.ended(instance, 150) == "completed"
+        await home.assert_recorded_once(instance)
+    finally:
+        await home.conn.close()
+
+
+async def test_retry_that_is_due_after_the_call_is_made(home: Home) -> None:
+    home.serve()
+    instance = await home.start(workflow="patient")
+    assert await home.ended(instance, 150) == "completed"
+    assert (await home.attempts(instance))["later#1"] == ["LookupError", None]
