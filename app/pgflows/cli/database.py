@@ -1,4 +1,4 @@
-"""Which database a command works on, and that it can be reached, said in one line if not."""
+"""Finds the database for a command and checks that it can be reached."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Dsn = Annotated[
 
 
 def find_database(settings: Settings) -> str | None:
-    """The DSN that is set, or the embedded server's while it runs."""
+    """The DSN that is set, or else the embedded server's if it runs."""
     if settings.dsn:
         return settings.dsn
     server = EmbeddedServer(Path(settings.data_dir))
@@ -39,7 +39,7 @@ def find_database(settings: Settings) -> str | None:
 
 
 def require_database(settings: Settings) -> str:
-    """Like `find_database`; raises SetupError where there is none."""
+    """Like `find_database`; raises SetupError if there is none."""
     dsn = find_database(settings)
     if dsn is None:
         raise SetupError(
@@ -70,7 +70,7 @@ async def connection(dsn: str) -> AsyncIterator[db.Connection]:
 
 
 async def check_connection(dsn: str, *, migrated: bool = False) -> None:
-    """Raises SetupError where the database cannot be reached, or is not as it must be."""
+    """Raises SetupError if the database cannot be reached, or is not as it must be."""
     async with connection(dsn) as conn:
         if migrated:
             await check_schema(conn)

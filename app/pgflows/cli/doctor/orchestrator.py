@@ -14,7 +14,8 @@ TRY_HTTP = (
 )
 BLOCKED = (
     "select i.error ->> 'message' from pgflows.instances i "
-    "where i.status = 'failed' and i.error ->> 'message' like '%Blocked:%' "
+    "where i.status = 'failed' and i.status <> 'completed' "  # has an index
+    "and i.error ->> 'message' like '%Blocked:%' "
     "order by i.instance_id desc limit 1"
 )
 CALLED = "select 1 from pgflows.step_runs s where s.status = 'completed' limit 1"

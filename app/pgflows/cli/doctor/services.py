@@ -14,7 +14,7 @@ OVERDUE = (
     "select s.step, count(*) as runs, max(s.waiting ->> 'reason') as reason "
     "from pgflows.step_runs s "
     "join pgflows.instances i on i.instance_id = s.instance_id "
-    "and i.status in ('pending', 'running') "
+    "and i.status in ('pending', 'running') and i.status <> 'completed' "  # has an index
     "where s.status = 'requested' and s.retry_at is null "
     "and (s.attempts = 0 or s.waiting is not null) "
     "and s.requested_at < clock_timestamp() - interval '30 seconds' "

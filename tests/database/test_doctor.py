@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import asyncpg
@@ -43,7 +43,9 @@ async def answering(text: bytes) -> AsyncIterator[int]:
 
 async def register(database: Database, port: int) -> str:
     url = f"http://127.0.0.1:{port}"
-    await value(database.dsn, f"insert into pgflows.base_urls (url) values ('{url}')")
+    conn = await asyncpg.connect(database.dsn)
+    await conn.execute("insert into pgflows.base_urls (url) values ($1)", url)
+    await conn.close()
     return f"step service {url}"
 
 
@@ -124,8 +126,8 @@ async def test_doctor_names_a_step_that_nobody_begins(
         "with i as (insert into pgflows.instances (instance_id, workflow, version, status, input, "
         "started_by) values (pgflows.uuid7(), 'w', '1', 'running', '{}', 'x') "
         "returning instance_id) "
-        "insert into pgflows.step_runs (instance_id, step_key, step, n, seq, key_id, input, "
-        "requested_at) select instance_id, 'forgotten#1', 'forgotten', 1, 1, 'k', '{}', "
+        "insert into pgflows.step_runs (instance_id, step_key, step, seq, key_id, input, "
+        "requested_at) select instance_id, 'forgotten#1', 'forgotten', 1, 'k', '{}', "
         "now() - interval '1 minute' from i"
     )
     found = await findings(database.dsn, run_dsn=database.run_dsn)
