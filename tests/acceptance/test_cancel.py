@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from aiohttp import web
 
+from tests.acceptance.peers import Peer, serving_steps
 from tests.acceptance.runs import Runs, effect
 from tests.conformance.conftest import running_engine
 from tests.conftest import Database, Spawn, until
@@ -21,40 +20,11 @@ SLEEPING = (
 )
 
 
-class Peer:
-    """Answers one path never, and another with a request to come later."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-        self.open = 0
-
-    async def never(self, _request: web.Request) -> web.Response:
-        self.calls += 1
-        self.open += 1
-        try:
-            await asyncio.Event().wait()
-        finally:
-            self.open -= 1
-        return web.Response()
-
-    async def later(self, _request: web.Request) -> web.Response:
-        self.calls += 1
-        return web.Response(status=503, headers={"Retry-After": "1"})
-
-
 @pytest.fixture
 async def peer(runs: Runs) -> AsyncIterator[tuple[Peer, str]]:
     found = Peer()
-    app = web.Application(handler_args={"handler_cancellation": True})
-    app.router.add_post("/never", found.never)
-    app.router.add_post("/later", found.later)
-    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    await runs.conn.execute("insert into pgflows.base_urls (url) values ($1)", url)
-    yield found, url
-    await runner.cleanup()
+    async with serving_steps(runs, never=found.never, later=found.later) as url:
+        yield found, url
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from aiohttp import web
 
+from tests.acceptance.peers import Peer, serving_steps
 from tests.acceptance.runs import Runs, effect
 from tests.conftest import Database, Process, Spawn, until
 
@@ -30,32 +30,13 @@ main()
 """
 
 
-class SlowService:
-    """A step service that answers when it is told to."""
-
-    def __init__(self) -> None:
-        self.open = asyncio.Event()
-        self.calls = 0
-
-    async def answer(self, _request: web.Request) -> web.Response:
-        self.calls += 1
-        await self.open.wait()
-        return web.Response(text="at last")
-
-
 @pytest.fixture
-async def slow(runs: Runs) -> AsyncIterator[tuple[SlowService, str]]:
-    service = SlowService()
-    app = web.Application()
-    app.router.add_post("/steps/slow", service.answer)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    base = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    await runs.conn.execute("insert into pgflows.base_urls (url) values ($1)", base)
-    yield service, f"{base}/steps/slow"
-    service.open.set()
-    await runner.cleanup()
+async def slow(runs: Runs) -> AsyncIterator[tuple[Peer, str]]:
+    """A step that answers when it is told to."""
+    found = Peer()
+    async with serving_steps(runs, slow=found.when_told) as base:
+        yield found, f"{base}/slow"
+        found.told.set()
 
 
 def stop(process: Process) -> None:
@@ -140,7 +121,7 @@ async def test_a_row_says_that_an_engine_lives(
 
 @pytest.mark.slow
 async def test_a_slow_service_slows_its_own_runs_only(
-    database: Database, spawn: Spawn, runs: Runs, slow: tuple[SlowService, str]
+    database: Database, spawn: Spawn, runs: Runs, slow: tuple[Peer, str]
 ) -> None:
     service, url = slow
     engine = spawn("engine", dsn=database.dsn, PGFLOWS_ENGINE_INSTANCES="110")
@@ -154,7 +135,7 @@ async def test_a_slow_service_slows_its_own_runs_only(
         instance = await runs.start(df_sequence(n))
         assert await runs.ended(instance) == "completed", engine.output()
     assert await runs.status(waiting[0]) in ("pending", "running")
-    service.open.set()
+    service.told.set()
     for instance in waiting:
         assert await runs.ended(instance) == "completed"
 

@@ -12,6 +12,7 @@ import asyncpg
 import httpx
 import pytest
 
+from pgflows import headers
 from pgflows.database.embedded import EmbeddedServer
 from tests.acceptance.conftest import EFFECTS, Deployment
 from tests.conftest import Spawn, free_port, until
@@ -31,18 +32,16 @@ async def push(
 ) -> list[httpx.Response]:
     """The very request that the engine makes, so many times at once."""
     [row] = await deployment.conn.fetch(SIGNED, instance, step_key)
-    headers = {
+    sent = {
         "content-type": "application/json",
-        "X-DF-Instance-ID": row["df_id"],
-        "X-Pgflows-Step-Key": row["step_key"],
-        "X-Pgflows-Seq": str(row["seq"]),
-        "X-Pgflows-Signature": row["signature"],
+        headers.INSTANCE: row["df_id"],
+        headers.STEP_KEY: row["step_key"],
+        headers.SEQ: str(row["seq"]),
+        headers.SIGNATURE: row["signature"],
     }
     async with httpx.AsyncClient(timeout=30) as http:
         url = f"http://127.0.0.1:{deployment.port}/steps/{row['step']}"
-        calls = (
-            http.post(url, content=row["body"].encode(), headers=headers) for _ in range(times)
-        )
+        calls = (http.post(url, content=row["body"].encode(), headers=sent) for _ in range(times))
         return await asyncio.gather(*calls)
 
 

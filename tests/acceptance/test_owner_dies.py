@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from aiohttp import web
 
+from tests.acceptance.peers import Peer, serving_steps
 from tests.acceptance.runs import Runs, effect
 from tests.conftest import Database, Spawn, until
 
@@ -30,31 +29,17 @@ NODES = {
 
 
 @pytest.fixture
-async def peer(runs: Runs) -> AsyncIterator[tuple[list[int], str]]:
-    """A step service that answers the second call of each run."""
-    calls: list[int] = []
-
-    async def answer(_request: web.Request) -> web.Response:
-        calls.append(1)
-        if len(calls) == 1:
-            await asyncio.Event().wait()
-        return web.Response(text="now")
-
-    app = web.Application()
-    app.router.add_post("/", answer)
-    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    await runs.conn.execute("insert into pgflows.base_urls (url) values ($1)", url)
-    yield calls, f"{url}/"
-    await runner.cleanup()
+async def peer(runs: Runs) -> AsyncIterator[tuple[Peer, str]]:
+    """A step that answers the second call."""
+    found = Peer()
+    async with serving_steps(runs, step=found.second) as base:
+        yield found, f"{base}/step"
 
 
 async def test_an_engine_killed_in_every_kind_of_node_is_replaced(
-    database: Database, spawn: Spawn, runs: Runs, peer: tuple[list[int], str]
+    database: Database, spawn: Spawn, runs: Runs, peer: tuple[Peer, str]
 ) -> None:
-    calls, url = peer
+    service, url = peer
     engine = spawn("engine", dsn=database.dsn)
     await until(runs.engines, what="the engine")
     started = {}
@@ -65,7 +50,7 @@ async def test_an_engine_killed_in_every_kind_of_node_is_replaced(
 
     async def all_begun() -> bool:
         states = {await runs.begun(i, k) for k, i in started.items()}
-        return bool(calls) and states == {True}
+        return service.calls > 0 and states == {True}
 
     await until(all_begun, what="every node having begun")
     engine.kill()

@@ -9,9 +9,9 @@ from typing import Any
 
 import psutil
 import pytest
-from aiohttp import web
 
 from pgflows.database.connections import ENGINE, connect
+from tests.acceptance.peers import Peer, serving_steps
 from tests.acceptance.runs import Runs, effect
 from tests.conformance.conftest import running_engine
 from tests.conftest import Database, Spawn, until
@@ -63,25 +63,10 @@ async def copy(runs: Runs, instance: str, count: int, series: int) -> None:
 
 
 @pytest.fixture
-async def peer(runs: Runs) -> AsyncIterator[tuple[list[int], str]]:
-    """A step service that asks to come again in 4 seconds, once."""
-    calls: list[int] = []
-
-    async def answer(_request: web.Request) -> web.Response:
-        calls.append(1)
-        if len(calls) == 1:
-            return web.Response(status=429, headers={"Retry-After": "4"})
-        return web.Response(text="now")
-
-    app = web.Application()
-    app.router.add_post("/", answer)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    await runs.conn.execute("insert into pgflows.base_urls (url) values ($1)", url)
-    yield calls, f"{url}/"
-    await runner.cleanup()
+async def url(runs: Runs) -> AsyncIterator[str]:
+    """A step that asks to come again in 4 seconds, once."""
+    async with serving_steps(runs, step=Peer().in_4_seconds) as base:
+        yield f"{base}/step"
 
 
 WAITS = {
@@ -97,9 +82,8 @@ WAITS = {
 
 
 async def test_long_waits_leave_memory_and_come_back(
-    database: Database, runs: Runs, peer: tuple[list[int], str]
+    database: Database, runs: Runs, url: str
 ) -> None:
-    _, url = peer
     started = {}
     for n, wait in enumerate(WAITS):
         flow = f"df.seq({wait.replace('{url}', url)}, {effect(f'{n} after')})"

@@ -16,6 +16,7 @@ from aiohttp import web
 
 from pgflows.database.embedded import EmbeddedServer
 from pgflows.database.faults import LOST
+from tests.acceptance.peers import serving
 from tests.acceptance.runs import EFFECTS, Runs, effect
 from tests.conftest import Database, Process, Spawn, until
 
@@ -106,15 +107,8 @@ class Killer:
 @pytest.fixture
 async def killer() -> AsyncIterator[tuple[Killer, str]]:
     peer = Killer()
-    app = web.Application()
-    app.router.add_post("/", peer.answer)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    port = runner.addresses[0][1]
-    yield peer, f"http://127.0.0.1:{port}/"
-    await runner.cleanup()
+    async with serving(kill=peer.answer) as base:
+        yield peer, f"{base}/kill"
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ import asyncpg
 import httpx
 import pytest
 
+from pgflows import headers
 from pgflows.http import steps
 from tests.conftest import until
 
@@ -39,10 +40,10 @@ class Push:
             content=self.body,
             headers={
                 "Content-Type": "application/json",
-                "X-DF-Instance-ID": self.df_id,
-                "X-Pgflows-Step-Key": self.step_key,
-                "X-Pgflows-Seq": self.seq,
-                "X-Pgflows-Signature": self.signature,
+                headers.INSTANCE: self.df_id,
+                headers.STEP_KEY: self.step_key,
+                headers.SEQ: self.seq,
+                headers.SIGNATURE: self.signature,
             },
         )
 
@@ -86,7 +87,9 @@ async def test_a_signed_push_runs_the_step_and_records_it(deployment: Deployment
     assert await deployment.attempts(push) == [None]
 
 
-async def test_a_finished_step_answers_again_without_running(deployment: Deployment) -> None:
+async def test_a_push_of_a_finished_step_runs_nothing_again(
+    deployment: Deployment,
+) -> None:
     push = await deployment.signed()
     first, again = await push.send(deployment.http), await push.send(deployment.http)
     assert again.status_code == 200

@@ -60,7 +60,7 @@ async def test_key_that_an_open_transaction_starts_with_is_409_and_says_when_to_
     assert response.json()["idempotency_key"] == "order 1"
 
 
-async def test_an_unknown_workflow_is_404(http: httpx.AsyncClient) -> None:
+async def test_a_start_of_an_unknown_workflow_is_404(http: httpx.AsyncClient) -> None:
     response = await http.post("/workflows/nothing/start", json={"input": {}})
     assert response.status_code == 404
     assert response.json()["type"] == "urn:pgflows:problem:workflow-not-found"
