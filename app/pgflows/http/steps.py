@@ -60,6 +60,9 @@ HEADERS = {
     headers.SIGNATURE: "v1.<key id>.<HMAC-SHA256>, made by the database",
 }
 
+# As ASGI gives them.
+_INSTANCE, _STEP_KEY, _SEQ, _SIGNATURE = (name.lower().encode() for name in HEADERS)
+
 
 async def push(request: Request, step: str) -> Response:
     """Answers one push. Every error becomes a problem, and a refusal is logged with its reason."""
@@ -75,7 +78,7 @@ async def push(request: Request, step: str) -> Response:
         return response
     except SignatureRefused as e:
         service.metrics.push_refused()
-        df_id = request.headers.get("x-df-instance-id")
+        df_id = request.headers.get(headers.INSTANCE)
         logger.warning("refused a push of step %r for run %r: %s", step, df_id, e.message)
         return problem_for(request, e)
     except Exception as e:
@@ -84,14 +87,14 @@ async def push(request: Request, step: str) -> Response:
 
 async def _run(service: Service, request: Request, step: str) -> Response:
     given = {name: value.decode("latin-1") for name, value in request.scope["headers"]}
-    signature = given.get(b"x-pgflows-signature")
+    signature = given.get(_SIGNATURE)
     if signature is None:
         raise SignatureRefused("the request is not signed")  # before its body is taken in
     push = Push(
-        df_id=given.get(b"x-df-instance-id", ""),
+        df_id=given.get(_INSTANCE, ""),
         step=step,
-        step_key=given.get(b"x-pgflows-step-key", ""),
-        seq=given.get(b"x-pgflows-seq", ""),
+        step_key=given.get(_STEP_KEY, ""),
+        seq=given.get(_SEQ, ""),
         signature=signature,
         body=await _body(limited(request.receive, MAX_PUSH)),
     )
