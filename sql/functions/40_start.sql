@@ -3,6 +3,7 @@
 --   _open            validates and writes the instance, as the owner; where df is ours it starts the run as well
 --   _insert_keyed    the row of a start with an idempotency key
 --   _check_start     says what is wrong with a workflow's name, an input or attributes
+--   _unshowable      what readers of JSON would give up on
 --   _link            ties the orchestrator's id to the instance, as the owner
 --   _misfit          what is wrong with an input, as far as SQL can see: types and required fields of the top level
 
@@ -59,7 +60,22 @@ language sql immutable as $$
   where p_schema -> 'additionalProperties' = 'false' and not coalesce(p_schema -> 'properties', '{}') ? k
 $$;
 
--- Raises where workflow, input or attributes are not in order, and says what is wrong. p_version is the active one, if any.
+-- Why a value cannot be shown again; null if it can. PostgreSQL stores any depth and any number of digits, but the parsers of
+-- most languages give up on them. p_text is the value as text; one of up to 200 bytes needs no look.
+create or replace function pgflows._unshowable(p_value jsonb, p_text text)
+returns text language plpgsql immutable as $$
+begin
+  if octet_length(p_text) > 200 and p_value @? 'strict $.**{100} ? (@.type() == "object" || @.type() == "array")' then
+    return 'more than 100 levels of nesting';
+  elsif octet_length(p_text) > 4000 and p_text ~ '[0-9]{250}' and exists (
+      select from jsonb_path_query(p_value, 'strict $.** ? (@.type() == "number")') n
+      where length(translate(n::text, '-.', '')) > 4000) then
+    return 'a number of more than 4000 digits';
+  end if;
+  return null;
+end $$;
+
+-- Raises if workflow, input or attributes are not in order, and says what is wrong. p_version is the active one, if any.
 create or replace function pgflows._check_start(p_workflow text, p_version text, p_input jsonb, p_attributes jsonb)
 returns void language plpgsql stable as $$
 declare
@@ -67,7 +83,9 @@ declare
   v_field text;
   v_problem text;
   v_expected text;
-  v_size integer := octet_length(p_input::text);
+  v_size integer := greatest(octet_length(p_input::text), octet_length(p_attributes::text));
+  v_fault text := pgflows._unshowable(p_input, p_input::text);
+  v_fault_of_attributes text := pgflows._unshowable(p_attributes, p_attributes::text);
   v_most bigint := (select s.value::text::bigint from pgflows.settings s where s.name = 'max_input_bytes');
 begin
   select w.input_schema into v_schema from pgflows.workflows w where w.name = p_workflow and w.version = p_version;
@@ -76,12 +94,19 @@ begin
       detail = jsonb_build_object('workflow', p_workflow),
       hint = 'known workflows: ' || coalesce((select string_agg(w.name, ', ' order by w.name collate "C") from pgflows.workflows w where w.active), 'none');
   elsif v_size > v_most then
-    raise exception 'the input of workflow % has % bytes, more than the limit of %', p_workflow, v_size, v_most
+    raise exception 'the input of workflow %, or its attributes, has % bytes, more than the limit of %', p_workflow, v_size, v_most
       using errcode = 'PF012', detail = jsonb_build_object('bytes', v_size, 'limit', v_most),
       hint = 'pass a reference to the data, or raise the limit: '
         'update pgflows.settings set value = ''4194304'' where name = ''max_input_bytes''';
   elsif p_attributes is null or jsonb_typeof(p_attributes) <> 'object' then
     raise exception 'attributes must be an object' using errcode = 'PF011', detail = jsonb_build_object('field', 'attributes', 'expected', 'object');
+  elsif coalesce(v_fault, v_fault_of_attributes) is not null then
+    raise exception '% of workflow % cannot be shown again: %',
+      case when v_fault is null then 'attributes' else 'the input' end, p_workflow, coalesce(v_fault, v_fault_of_attributes)
+      using errcode = 'PF011',
+        detail = jsonb_build_object('workflow', p_workflow, 'field', case when v_fault is null then 'attributes' else 'input' end,
+          'expected', 'at most 100 levels of nesting, and numbers of at most 4000 digits'),
+        hint = 'pass a reference to the data, or a text that holds it';
   end if;
   select m.field, m.problem, m.expected into v_field, v_problem, v_expected
   from pgflows._misfit(p_input, pgflows._resolved(v_schema)) m limit 1;
@@ -135,6 +160,8 @@ create or replace function pgflows._open(
   p_workflow text, p_input jsonb, p_key text, p_label text, p_attributes jsonb, out instance_id uuid, out graph text
 ) language plpgsql security definer set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan as $$
 declare
+  v_input text := p_input::text;
+  v_attributes text := p_attributes::text;
   v_version text;
   v_template bytea;
   v_fits boolean;
@@ -143,7 +170,10 @@ declare
 begin
   select w.version, w.template, case when w.template is null then w.graph end,
     p_input @@ w.plain_input and jsonb_typeof(p_attributes) = 'object'
-      and octet_length(p_input::text) <= (select s.value::text::bigint from pgflows.settings s where s.name = 'max_input_bytes')
+      and (octet_length(v_input) <= 200 or pgflows._unshowable(p_input, v_input) is null)
+      and (octet_length(v_attributes) <= 200 or pgflows._unshowable(p_attributes, v_attributes) is null)
+      and greatest(octet_length(v_input), octet_length(v_attributes))
+        <= (select s.value::text::bigint from pgflows.settings s where s.name = 'max_input_bytes')
   into v_version, v_template, graph, v_fits
   from pgflows.workflows w where w.name = p_workflow and w.active;
   if v_fits is not true then
@@ -173,5 +203,5 @@ returns void language sql security definer set search_path = pg_catalog, pg_temp
   from pgflows.df_runs r where r.instance_id = p_instance_id
 $$;
 
-revoke all on function pgflows._check_start, pgflows._started_before, pgflows._insert_keyed, pgflows._open, pgflows._link from public;
+revoke all on function pgflows._unshowable, pgflows._check_start, pgflows._started_before, pgflows._insert_keyed, pgflows._open, pgflows._link from public;
 grant execute on function pgflows._open, pgflows._link to pgflows_run;

@@ -49,6 +49,14 @@ class Loose(BaseModel):
     anything: Any = Field(default_factory=object)
 
 
+class Constants(BaseModel):
+    """Writes NaN and Infinity as Python's json does, which is not JSON."""
+
+    model_config = ConfigDict(ser_json_inf_nan="constants")
+
+    number: float
+
+
 class Mute(Exception):
     def __str__(self) -> str:
         raise ValueError("no text")
@@ -82,6 +90,14 @@ async def running(
         Runner(steps.app, ledger, Settings(**settings)) as runner,
     ):
         yield runner, ledger
+
+
+def nested(levels: int) -> Any:
+    """Lists in lists."""
+    found: list[Any] = []
+    for _ in range(levels - 1):
+        found = [found]
+    return found
 
 
 def error_of(outcome: Outcome) -> tuple[str, str]:

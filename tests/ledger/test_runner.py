@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from typing import Any
 
@@ -17,6 +18,7 @@ from tests.ledger.conftest import Books, as_json
 from tests.ledger.steps import (
     AT_ONCE,
     NEVER,
+    Constants,
     Given,
     Got,
     Loose,
@@ -25,6 +27,7 @@ from tests.ledger.steps import (
     Stubborn,
     error_of,
     good,
+    nested,
     raising,
     running,
 )
@@ -143,13 +146,22 @@ async def test_a_validator_that_breaks_is_a_failure(
         (None, Got, "the step returned NoneType, not Got"),
         ({"text": "x"}, Got, "the step returned dict, not Got"),
         (Given(), Got, "the step returned Given, not Got"),
-        (Got(text="a\0b"), Got, "the result holds the character U+0000"),
-        (Got(text="\ud800"), Got, "the result cannot be written as JSON"),
-        (Stubborn(), Stubborn, "the result cannot be written as JSON"),
-        (Loose(), Loose, "the result cannot be written as JSON"),
-        (Loose(anything=10**140_000), Loose, "PostgreSQL cannot store the outcome"),
+        (Got(text="a\0b"), Got, "step work cannot be kept: the character U+0000 in text"),
+        (Got(text="\ud800"), Got, "half of a surrogate pair in text"),
+        (Loose(anything=[0, {"a": "\ud800"}]), Loose, "surrogate pair in anything[1].a"),
+        (Stubborn(), Stubborn, "the result of step work cannot be written as JSON: "),
+        (Loose(), Loose, "the result of step work cannot be written as JSON: "),
+        (Loose(anything=10**4000), Loose, "a number of more than 4000 digits in anything"),
+        (Loose(anything=math.nan), Loose, "the number nan in anything"),
+        (Loose(anything={"a": [1.5, -math.inf]}), Loose, "the number -inf in anything.a[1]"),
+        (Constants(number=math.inf), Constants, "the number inf in number"),
+        (Loose(anything=nested(100)), Loose, "more than 100 levels of nesting in anything[0]"),
+        (Loose(anything=nested(3000)), Loose, "more than 100 levels of nesting in anything[0]"),
     ],
-    ids=["none", "dict", "model", "nul", "surrogate", "serializer", "object", "integer"],
+    ids=[
+        *("none", "dict", "model", "nul", "surrogate", "deep surrogate", "serializer", "object"),
+        *("integer", "nan", "infinity", "constant", "levels", "many levels"),
+    ],
 )
 async def test_a_result_that_cannot_be_kept_fails_for_good(
     books: Books, runner: Runner, steps: Steps, output: Any, model: type[BaseModel], says: str
@@ -166,9 +178,19 @@ async def test_a_result_that_cannot_be_kept_fails_for_good(
     assert await books.attempts(request) == [(1, "WrongResult")]
 
 
-async def test_a_text_that_spells_a_nul_is_no_nul(
-    books: Books, runner: Runner, steps: Steps
-) -> None:
+async def test_results_at_the_limits_are_kept(books: Books, runner: Runner, steps: Steps) -> None:
+    kept = {"digits": 10**4000 - 1, "levels": nested(97), "text": "9" * 5000, "no number": "NaN"}
+
+    async def act(ctx: StepContext, input: Given) -> Any:
+        return Loose(anything=kept)
+
+    steps.add(act, output=Loose)
+    request = await books.request()
+    assert isinstance(await runner.run_step(request), Completed)
+    assert (await books.row(request))["output"] == {"anything": kept}
+
+
+async def test_a_text_that_spells_a_nul_is_kept(books: Books, runner: Runner, steps: Steps) -> None:
     async def act(ctx: StepContext, input: Given) -> Got:
         return Got(text="\\u0000 and \\\\u0000")
 

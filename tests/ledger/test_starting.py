@@ -291,3 +291,40 @@ async def test_start_instance_tells_whether_the_key_had_started_it_before(books:
     assert [await books.owner.fetchval(start, k) for k in keys] == [
         "true", "false", "true", "true", "true",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("given", "fault"),
+    [
+        ('{"a": ' + "[" * 3000 + "]" * 3000 + "}", "more than 100 levels of nesting"),
+        ('{"a": ' + "[" * 100 + "]" * 100 + "}", "more than 100 levels of nesting"),
+        ('{"a": {"b": -' + "1" * 4001 + "}}", "a number of more than 4000 digits"),
+        ('{"a": [1e5000]}', "a number of more than 4000 digits"),
+        ('{"a": 1e-5000}', "a number of more than 4000 digits"),
+    ],
+    ids=["many levels", "levels", "digits", "exponent", "fraction"],
+)
+@pytest.mark.parametrize("schema", [{"type": "object"}, {"type": "object", "properties": {}}])
+@pytest.mark.parametrize("what", ["input", "attributes"])
+async def test_start_refuses_what_could_not_be_shown(
+    books: Books, given: str, fault: str, schema: Any, what: str
+) -> None:
+    await books.define("w", schema)
+    conn = await asyncpg.connect(books.database.dsn)  # a session that takes JSON as it is written
+    values = (given, "{}") if what == "input" else ("{}", given)
+    with pytest.raises(asyncpg.PostgresError, match=fault) as e:
+        await conn.execute("select pgflows.start('w', $1, null, null, $2)", *values)
+    await conn.close()
+    assert e.value.sqlstate == "PF011"
+    assert json.loads(e.value.detail or "")["field"] == what
+
+
+async def test_start_takes_what_is_within_the_limits(books: Books) -> None:
+    await books.define("w", {"type": "object", "properties": {}})
+    deep: list[Any] = []
+    for _ in range(98):
+        deep = [deep]
+    kept = {"digits": 10**4000 - 1, "deep": deep, "text": "9" * 5000, "rows": [{}] * 200}
+    run = await books.start(kept)
+    statement = "select input from pgflows.instances where instance_id = $1"
+    assert await books.owner.fetchval(statement, run.instance_id) == kept

@@ -70,7 +70,8 @@ class Attempts:
             while True:
                 began = time.monotonic() + wait
                 try:
-                    await asyncio.sleep(wait)
+                    if wait:
+                        await asyncio.sleep(wait)
                     result = await self._attempt(step, request, instance_id, attempt)
                 except asyncio.CancelledError:
                     result = INTERRUPTED

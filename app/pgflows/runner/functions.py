@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 from pgflows.registry import Step, StepContext
 from pgflows.runner.exits import in_step, raised_by
 from pgflows.runner.threads import StepThreads
+from pgflows.runner.waiting import ends_within
 
 log = logging.getLogger("pgflows.step")
 
@@ -65,7 +66,7 @@ class StepFunctions:
             here = copy_context()
             function = self._threads.start(lambda: here.run(_in_thread, step, context, given))
         try:
-            await asyncio.wait([function], timeout=seconds)
+            await ends_within(function, seconds)
         except asyncio.CancelledError:
             function.cancel()
             raise
@@ -75,7 +76,7 @@ class StepFunctions:
             return function.result()
         if step.is_async:
             function.cancel()
-            await asyncio.wait([function], timeout=CANCEL_SECONDS)
+            await ends_within(function, CANCEL_SECONDS)
         if not function.done():
             self._leave_behind(function, context, seconds)
             return TimedOut()

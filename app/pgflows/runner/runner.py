@@ -23,6 +23,7 @@ from pgflows.runner.attempts import Attempts, outcome_of
 from pgflows.runner.exits import contained
 from pgflows.runner.functions import StepFunctions
 from pgflows.runner.outcome import Later, Outcome, Running
+from pgflows.runner.waiting import ends_within
 
 MARGIN_SECONDS = 5.0  # of a call's time, left for its answer
 SLOT_SECONDS = 1.0  # that a request waits for a slot: a refusal costs its caller as much
@@ -96,10 +97,11 @@ class Runner:
                 task.add_done_callback(lambda ended: self._forget(key, ended))
             else:
                 self._slots.release()  # another request began it meanwhile
-        await asyncio.wait([task], timeout=deadline - time.monotonic())
+        if not await ends_within(task, deadline - time.monotonic()):
+            return Running()
         if task.cancelled():
             raise ServiceUnavailable("this service is shutting down")
-        return task.result() if task.done() else Running()
+        return task.result()
 
     async def _take_slot(self) -> bool:
         if not self._slots.locked():
