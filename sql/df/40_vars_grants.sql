@@ -42,7 +42,8 @@ returns boolean language sql immutable as $$
       '_is_type', '_unknown_type', '_misfit', '_no_step', '_check_step', '_envelope', '_read_envelope', '_read_graph', '_too_large', '_configured', '_check_call', '_is_cron', '_compact',
       '_inside', '_if_then', '_else', '_loop_forever', '_bad_graph', '_check_node', '_is_configured', '_node_id', '_flatten',
       '_output', '_execution', '_function_name', '_prepared', '_nodes', '_seen', '_page', '_check_limit', '_status_mark', '_node_line', '_draw', '_draw_graph', '_evaluate', '_explain', '_explain_instance', '_status',
-      '_privileges', '_grantee', '_begin_sealed', '_run', '_once', '_fix_settings', '_checkpoint', '_complete', '_fence'
+      '_privileges', '_grantee', '_begin_sealed', '_run', '_once', '_fix_settings', '_checkpoint', '_complete', '_fence',
+      '_readable', '_unreadable'
     )
   )
 $$;

@@ -101,7 +101,7 @@ class Claims:
         for row in rows:
             try:
                 claims.append(await self._claim(row, loaded.get(row["instance_id"])))
-            except (LookupError, TypeError, ValueError) as e:
+            except (LookupError, TypeError, ValueError, RecursionError) as e:
                 instance, reason = row["instance_id"], f"the graph cannot be read: {e!r}"
                 log.warning("instance %s: %s", instance, reason)
                 await self.release(instance, row["token"], reason)

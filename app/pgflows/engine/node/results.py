@@ -53,12 +53,19 @@ class Result:
 
     @cached_property
     def value(self) -> Any:
-        return json.loads(self.text)
+        """Raises NodeFailed if it is JSON that cannot be read here."""
+        try:
+            return json.loads(self.text)
+        except (ValueError, RecursionError) as e:
+            raise NodeFailed(f"a result cannot be read: {e}") from e
 
     @cached_property
     def ordered(self) -> bool:
-        """True where jsonb would lose the order of keys, so that the text must be kept too."""
-        return _loses_order(self.value)
+        """True if jsonb would lose the order of keys, so that the text must be kept too."""
+        try:
+            return _loses_order(self.value)
+        except NodeFailed:
+            return True
 
     @property
     def rows(self) -> list[Any] | None:
@@ -100,12 +107,17 @@ def truthy(value: Any) -> bool:
 
 def _loses_order(value: Any) -> bool:
     """jsonb sorts keys by length, then bytes."""
-    if isinstance(value, dict):
-        keys = [k.encode("utf-8", "surrogatepass") for k in value]
-        return any((len(a), a) > (len(b), b) for a, b in pairwise(keys)) or any(
-            map(_loses_order, value.values())
-        )
-    return isinstance(value, list) and any(map(_loses_order, value))
+    todo = [value]
+    while todo:
+        found = todo.pop()
+        if isinstance(found, list):
+            todo.extend(found)
+        elif isinstance(found, dict):
+            keys = [k.encode("utf-8", "surrogatepass") for k in found]
+            if any((len(a), a) > (len(b), b) for a, b in pairwise(keys)):
+                return True
+            todo.extend(found.values())
+    return False
 
 
 def storable(text: str) -> str:

@@ -24,6 +24,10 @@ WRAPPABLE = re.compile(
 )
 HIDDEN_CHANGES = re.compile(r"\binto\b", re.IGNORECASE)  # select … into makes a table
 FINITE = "case when {0} in ('NaN', 'Infinity', '-Infinity') then null else {0}::float8 end"
+IN_RANGE = (
+    "case when {0} between '0001-01-01' and '9999-12-31' or {0} is null then {0} "
+    "else df._unreadable()::date end"
+)
 AS_JSON = {
     "bool": "{0}",
     "int2": "{0}",
@@ -33,7 +37,7 @@ AS_JSON = {
     "varchar": "{0}",
     "name": "{0}",
     "uuid": "{0}",
-    "date": "{0}",
+    "date": IN_RANGE,
     "jsonb": "{0}",
     "numeric": "{0}::text",
     "float4": FINITE,
@@ -96,10 +100,12 @@ def wrapping_of(text: str, attributes: Sequence[Attribute]) -> Wrapping | None:
     )
     rows = "coalesce(string_agg(row_to_json(r)::text, ','), '')"
     answer = f"""'{{"rows":[' || {rows} || '],"row_count":' || count(*)::text || '}}'"""
+    has_json = any(a.type.name == "jsonb" for a in attributes)
+    if has_json:
+        answer = f"df._readable({answer})"
     after = f") select {answer} from (select {columns} from q) r"  # noqa: S608 - names are quoted
     keys = [name.encode() for name in names]
     ordered = keys == sorted(keys, key=lambda k: (len(k), k))
-    has_json = any(a.type.name == "jsonb" for a in attributes)
     return Wrapping(f"with q({aliases}) as (", after, ordered, has_json)
 
 

@@ -15,6 +15,7 @@ from pgflows.database.connections import NODES, Connection, Kind
 from pgflows.database.faults import ANY, CRASHED
 from pgflows.engine.limiter import Limiter
 from pgflows.engine.node.results import NodeFailed, Refused
+from pgflows.engine.sql.dates import set_codecs
 from pgflows.errors import DatabaseGone, LoginRefused
 
 RESET = """
@@ -89,6 +90,7 @@ class RolePool:
             raise NodeFailed(e.message) from e
         except LoginRefused as e:
             raise Refused(e.message) from e
+        await set_codecs(conn)
         return NodeSession(conn)
 
     def _later(self, work: Coroutine[Any, Any, None]) -> None:

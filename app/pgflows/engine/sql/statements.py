@@ -224,12 +224,17 @@ async def _fetch(
     try:
         statement = await conn.prepare(text)
         records = await statement.fetch()
+        attributes = statement.get_attributes()
+        result = encode_rows(attributes, records)
     except asyncpg.InterfaceError as e:
         if conn.is_closed():
             raise
         raise NodeFailed(f"SQL execution failed: {e}") from e
-    attributes = statement.get_attributes()
-    result = encode_rows(attributes, records)
+    except (ValueError, ArithmeticError, RecursionError) as e:
+        raise NodeFailed(
+            f"SQL execution failed: the result holds a value that cannot be read ({e}); "
+            "cast it to text"
+        ) from e
     storable(result.text)
     return result, attributes
 

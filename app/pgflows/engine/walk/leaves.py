@@ -210,5 +210,5 @@ def _as_json(value: Any) -> str:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     try:
         return json.dumps(json.loads(value), ensure_ascii=False, separators=(",", ":"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return json.dumps(value, ensure_ascii=False)

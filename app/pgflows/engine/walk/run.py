@@ -87,18 +87,11 @@ class Run:
         return result
 
     async def _if(self, node: Node, branch: Branch) -> Result:
-        if node.condition is not None:
-            truth = (await self._visit(node.condition, branch)).truth()
-        else:
-            name = node.spec.get("result_name", "")
-            found = branch.captures.get(name)
-            if found is None:
-                raise branch.fail(node, f"df.if_rows: result '{name}' not found")
-            rows = found.value.get("row_count") if isinstance(found.value, dict) else None
-            if rows is None:
-                text = f"df.if_rows: result '{name}' is not a SQL result (missing row_count)"
-                raise branch.fail(node, text)
-            truth = bool(rows)
+        condition = await self._visit(node.condition, branch) if node.condition else None
+        try:
+            truth = _has_rows(node, branch) if condition is None else condition.truth()
+        except NodeFailed as e:
+            raise branch.fail(node, e.message) from e
         return await self._visit(_child(node, node.left if truth else node.right), branch)
 
     async def _join(self, node: Node, branch: Branch) -> Result:
@@ -193,6 +186,18 @@ class Run:
             if passed := node.completes[1:]:
                 branch.record(passed, "completed", result)
         return result
+
+
+def _has_rows(node: Node, branch: Branch) -> bool:
+    """The condition of df.if_rows: whether a captured result has rows."""
+    name = node.spec.get("result_name", "")
+    found = branch.captures.get(name)
+    if found is None:
+        raise NodeFailed(f"df.if_rows: result '{name}' not found")
+    rows = found.value.get("row_count") if isinstance(found.value, dict) else None
+    if rows is None:
+        raise NodeFailed(f"df.if_rows: result '{name}' is not a SQL result (missing row_count)")
+    return bool(rows)
 
 
 def _loop_failed(node: Node, message: str, branch: Branch, outer: str) -> NodeFailed:
