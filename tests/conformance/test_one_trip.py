@@ -165,7 +165,10 @@ async def test_what_a_node_leaves_in_its_session_does_not_meet_the_next(
 async def test_a_session_keeps_no_lock_while_it_is_idle(
     database: Database, owner: Connection
 ) -> None:
-    held = "select count(*) = 0 from pg_locks where locktype = 'advisory'"
+    held = (
+        "select count(*) = 0 from pg_locks l join pg_database d on d.oid = l.database "
+        "where l.locktype = 'advisory' and d.datname = current_database()"
+    )
     async with running_engine(database):
         for text in ["select pg_advisory_lock(4711) is null as a"] * 3 + [
             "select 1 / (pg_advisory_lock(4711) is not null)::int - 1 / 0 as a"
