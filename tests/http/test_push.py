@@ -79,7 +79,7 @@ async def deployment(http: httpx.AsyncClient, database: Any) -> AsyncIterator[De
     await owner.close()
 
 
-async def test_a_signed_push_runs_the_step_and_records_it(deployment: Deployment) -> None:
+async def test_push_that_is_signed_runs_the_step_and_records_it(deployment: Deployment) -> None:
     push = await deployment.signed()
     response = await push.send(deployment.http)
     assert response.status_code == 200
@@ -97,7 +97,7 @@ async def test_a_push_of_a_finished_step_runs_nothing_again(
     assert await deployment.attempts(push) == [None]
 
 
-async def test_two_pushes_at_once_run_the_step_once(deployment: Deployment) -> None:
+async def test_pushes_at_once_run_the_step_once(deployment: Deployment) -> None:
     push = await deployment.signed("dawdle", ORDER | {"amount": 0.2})
     first, second = await asyncio.gather(push.send(deployment.http), push.send(deployment.http))
     assert (first.status_code, second.status_code) == (200, 200)
@@ -105,7 +105,7 @@ async def test_two_pushes_at_once_run_the_step_once(deployment: Deployment) -> N
     assert await deployment.attempts(push) == [None]
 
 
-async def test_a_step_that_fails_is_424_without_a_traceback(deployment: Deployment) -> None:
+async def test_push_of_a_step_that_fails_is_424_without_a_traceback(deployment: Deployment) -> None:
     response = await (await deployment.signed("refuse")).send(deployment.http)
     assert response.status_code == 424
     assert response.json()["error"] == {
@@ -115,20 +115,20 @@ async def test_a_step_that_fails_is_424_without_a_traceback(deployment: Deployme
     assert "Traceback" not in response.text
 
 
-async def test_an_input_that_does_not_fit_is_422(deployment: Deployment) -> None:
+async def test_push_with_an_input_that_does_not_fit_is_422(deployment: Deployment) -> None:
     response = await (await deployment.signed("charge", {"order_id": 7})).send(deployment.http)
     assert response.status_code == 422
     assert response.json()["error"]["type"] == "InvalidInput"
 
 
-async def test_a_cancelled_instance_is_410(deployment: Deployment) -> None:
+async def test_push_for_a_cancelled_instance_is_410(deployment: Deployment) -> None:
     push = await deployment.signed()
     await deployment.http.post(f"/instances/{push.df_id}/cancel")
     assert (await push.send(deployment.http)).status_code == 410
     assert await deployment.attempts(push) == []
 
 
-async def test_what_is_not_exactly_what_was_signed_is_401(
+async def test_push_that_is_not_exactly_what_was_signed_is_401(
     deployment: Deployment, caplog: pytest.LogCaptureFixture
 ) -> None:
     push, other = await deployment.signed(), await deployment.signed()
@@ -165,12 +165,12 @@ async def test_what_is_not_exactly_what_was_signed_is_401(
     assert (await push.send(deployment.http)).status_code == 200
 
 
-async def test_a_request_without_any_header_is_401(deployment: Deployment) -> None:
+async def test_push_without_any_header_is_401(deployment: Deployment) -> None:
     response = await deployment.http.post("/steps/charge", json=ORDER)
     assert (response.status_code, response.json()["type"]) == (401, REFUSED)
 
 
-async def test_a_step_that_ended_long_ago_is_closed(deployment: Deployment) -> None:
+async def test_push_of_a_step_that_ended_long_ago_is_401(deployment: Deployment) -> None:
     push = await deployment.signed()
     await push.send(deployment.http)
     await deployment.owner.execute(
@@ -181,7 +181,7 @@ async def test_a_step_that_ended_long_ago_is_closed(deployment: Deployment) -> N
     assert (response.status_code, response.json()["type"]) == (401, REFUSED)
 
 
-async def test_an_unknown_step_is_404_only_if_it_was_signed(deployment: Deployment) -> None:
+async def test_push_of_an_unknown_step_is_404_only_if_it_was_signed(deployment: Deployment) -> None:
     push = await deployment.signed("ghost")
     signed = await push.send(deployment.http)
     unsigned = await replace(push, signature="").send(deployment.http)
@@ -189,7 +189,7 @@ async def test_an_unknown_step_is_404_only_if_it_was_signed(deployment: Deployme
     assert signed.json()["type"] == "urn:pgflows:problem:step-not-found"
 
 
-async def test_keys_may_be_rotated_under_a_running_service(deployment: Deployment) -> None:
+async def test_pushes_go_on_while_keys_are_rotated(deployment: Deployment) -> None:
     before = await deployment.signed()
     await deployment.owner.execute("select pgflows.rotate_key()")
     after = await deployment.signed()
@@ -198,7 +198,7 @@ async def test_keys_may_be_rotated_under_a_running_service(deployment: Deploymen
     assert (await after.send(deployment.http)).status_code == 200
 
 
-async def test_a_body_beyond_the_limit_is_413(
+async def test_push_with_a_body_beyond_the_limit_is_413(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(steps, "MAX_PUSH", 10)

@@ -21,14 +21,14 @@ def ended(found: Claim, request: StepRequest, outcome: str = "completed", **more
     return Record(found.instance_id, request.step_key, found.attempt, 0.01, outcome, **more)
 
 
-async def test_a_requested_step_may_be_run(books: Books, ledger: Ledger) -> None:
+async def test_claim_of_a_requested_step_lets_it_run(books: Books, ledger: Ledger) -> None:
     request = await books.request()
     found = await ledger.claim(request)
     assert (found.verdict, found.attempt) == ("run", 1)
     assert (await books.row(request))["status"] == "running"
 
 
-async def test_a_claimed_step_is_running(books: Books, ledger: Ledger) -> None:
+async def test_claim_of_a_claimed_step_says_that_it_runs(books: Books, ledger: Ledger) -> None:
     request = await books.request()
     await ledger.claim(request)
     async with Ledger.open(books.database.dsn, BASE_URL) as other:
@@ -36,7 +36,7 @@ async def test_a_claimed_step_is_running(books: Books, ledger: Ledger) -> None:
         assert (await other.claim(request)).verdict == "running"
 
 
-async def test_two_services_at_once_run_a_step_once(books: Books, ledger: Ledger) -> None:
+async def test_claims_of_two_services_let_each_step_run_once(books: Books, ledger: Ledger) -> None:
     run = await books.start()
     requests = await books.ask(run, *(f"work#{n}" for n in range(50)))
     async with Ledger.open(books.database.dsn, BASE_URL) as other:
@@ -47,7 +47,7 @@ async def test_two_services_at_once_run_a_step_once(books: Books, ledger: Ledger
     assert (verdicts.count("run"), verdicts.count("running")) == (50, 50)
 
 
-async def test_the_step_of_a_dead_process_is_taken_over_at_once(
+async def test_claim_takes_the_step_of_a_dead_process_over_at_once(
     books: Books, ledger: Ledger
 ) -> None:
     request = await books.request()
@@ -59,7 +59,7 @@ async def test_the_step_of_a_dead_process_is_taken_over_at_once(
     assert await books.attempts(request) == [(1, "ProcessDied")]
 
 
-async def test_a_lost_attempt_begins_where_the_one_before_ended(
+async def test_lost_attempt_begins_when_the_one_before_it_ended(
     books: Books, ledger: Ledger
 ) -> None:
     request = await books.request()
@@ -74,7 +74,9 @@ async def test_a_lost_attempt_begins_where_the_one_before_ended(
     assert rows[1]["started_at"] >= rows[0]["ended_at"]
 
 
-async def test_a_completed_step_answers_with_its_output(books: Books, ledger: Ledger) -> None:
+async def test_claim_of_a_completed_step_answers_with_its_output(
+    books: Books, ledger: Ledger
+) -> None:
     request = await books.request()
     found = await ledger.claim(request)
     assert await ledger.record(ended(found, request, output='{"r": 1}'))
@@ -83,7 +85,7 @@ async def test_a_completed_step_answers_with_its_output(books: Books, ledger: Le
     assert await books.attempts(request) == [(1, None)]
 
 
-async def test_a_failed_step_answers_with_its_error(books: Books, ledger: Ledger) -> None:
+async def test_claim_of_a_failed_step_answers_with_its_error(books: Books, ledger: Ledger) -> None:
     request = await books.request()
     found = await ledger.claim(request)
     record = ended(found, request, "failed", error='{"type": "E", "message": "m"}', error_type="E")
@@ -93,7 +95,7 @@ async def test_a_failed_step_answers_with_its_error(books: Books, ledger: Ledger
     assert await books.attempts(request) == [(1, "E")]
 
 
-async def test_a_released_step_is_due_later(books: Books, ledger: Ledger) -> None:
+async def test_claim_of_a_released_step_says_when_it_is_due(books: Books, ledger: Ledger) -> None:
     request = await books.request()
     found = await ledger.claim(request)
     await ledger.record(ended(found, request, "release", error_type="E", retry_in=300))
@@ -105,7 +107,7 @@ async def test_a_released_step_is_due_later(books: Books, ledger: Ledger) -> Non
     assert (await books.row(request))["attempts"] == 2
 
 
-async def test_a_retry_holds_the_claim(books: Books, ledger: Ledger) -> None:
+async def test_record_of_a_retry_keeps_the_claim(books: Books, ledger: Ledger) -> None:
     request = await books.request()
     found = await ledger.claim(request)
     assert await ledger.record(ended(found, request, "retry", error_type="E", retry_in=0.0))
@@ -115,7 +117,7 @@ async def test_a_retry_holds_the_claim(books: Books, ledger: Ledger) -> None:
     assert await books.attempts(request) == [(1, "E"), (2, None)]
 
 
-async def test_a_cancelled_instance_is_not_run(books: Books, ledger: Ledger) -> None:
+async def test_claim_of_a_cancelled_instance_says_so(books: Books, ledger: Ledger) -> None:
     waiting, running = await books.ask(await books.start(), "work#1", "work#2")
     found = await ledger.claim(running)
     await books.owner.execute("select df.cancel($1)", waiting.df_id)
@@ -124,7 +126,9 @@ async def test_a_cancelled_instance_is_not_run(books: Books, ledger: Ledger) -> 
     assert not await ledger.record(ended(found, running, output="1"))
 
 
-async def test_a_step_that_ended_long_ago_is_closed_to_pushes(books: Books, ledger: Ledger) -> None:
+async def test_claim_of_a_step_that_ended_long_ago_is_closed_to_pushes(
+    books: Books, ledger: Ledger
+) -> None:
     request = await books.request()
     await ledger.record(ended(await ledger.claim(request), request, output="1"))
     await books.owner.execute(
@@ -146,14 +150,14 @@ async def test_a_step_that_ended_long_ago_is_closed_to_pushes(books: Books, ledg
         {"seq": 7},
     ],
 )
-async def test_what_was_not_asked_for_is_unknown(
+async def test_claim_of_what_the_run_did_not_ask_for_is_unknown(
     books: Books, ledger: Ledger, changed: dict[str, Any]
 ) -> None:
     request = await books.request()
     assert (await ledger.claim(replace(request, **changed))).verdict == "unknown"
 
 
-async def test_only_the_attempt_that_holds_the_claim_is_recorded(
+async def test_record_counts_only_from_the_attempt_that_holds_the_claim(
     books: Books, ledger: Ledger
 ) -> None:
     request = await books.request()
@@ -166,11 +170,11 @@ async def test_only_the_attempt_that_holds_the_claim_is_recorded(
     assert (await books.row(request))["output"] == 1
 
 
-async def test_a_service_registers_its_base_url(books: Books, ledger: Ledger) -> None:
+async def test_ledger_registers_the_base_url_of_its_service(books: Books, ledger: Ledger) -> None:
     assert await books.owner.fetchval("select url from pgflows.base_urls") == BASE_URL
 
 
-async def test_services_that_are_long_gone_are_forgotten(books: Books, ledger: Ledger) -> None:
+async def test_ledger_forgets_services_that_are_long_gone(books: Books, ledger: Ledger) -> None:
     async with Ledger.open(books.database.dsn, BASE_URL):
         pass
     await books.owner.execute("update pgflows.services set started_at = now() - interval '2 days'")

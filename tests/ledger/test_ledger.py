@@ -52,7 +52,7 @@ async def test_concurrent_claims_and_records_share_statements(
     assert len(records) <= 3
 
 
-async def test_a_lone_claim_waits_for_nobody(books: Books, ledger: Ledger) -> None:
+async def test_claim_that_is_alone_waits_for_no_other(books: Books, ledger: Ledger) -> None:
     requests = await books.ask(await books.start(), *(f"work#{n}" for n in range(20)))
     await ledger.claim(requests[0])
     began = time.perf_counter()
@@ -61,9 +61,7 @@ async def test_a_lone_claim_waits_for_nobody(books: Books, ledger: Ledger) -> No
     assert (time.perf_counter() - began) / 19 < 0.02
 
 
-async def test_an_outcome_that_cannot_be_stored_spoils_no_other(
-    books: Books, ledger: Ledger
-) -> None:
+async def test_record_that_cannot_be_stored_spoils_no_other(books: Books, ledger: Ledger) -> None:
     requests = await books.ask(await books.start(), *(f"work#{n}" for n in range(9)))
     found = await asyncio.gather(*(ledger.claim(c) for c in requests))
     outputs = ["1"] * 9
@@ -79,7 +77,7 @@ async def test_an_outcome_that_cannot_be_stored_spoils_no_other(
     assert results == [True] * 8
 
 
-async def test_a_session_that_is_cut_is_opened_again(books: Books, ledger: Ledger) -> None:
+async def test_ledger_opens_a_session_that_was_cut_again(books: Books, ledger: Ledger) -> None:
     first, second = await books.ask(await books.start(), "work#1", "work#2")
     found = await ledger.claim(first)
     await books.cut_sessions(*SESSIONS)
@@ -88,7 +86,9 @@ async def test_a_session_that_is_cut_is_opened_again(books: Books, ledger: Ledge
     assert await books.attempts(first) == [(1, None)]
 
 
-async def test_a_claim_while_there_is_no_session_says_so(books: Books, ledger: Ledger) -> None:
+async def test_claim_without_a_session_says_that_the_ledger_is_away(
+    books: Books, ledger: Ledger
+) -> None:
     request = await books.request()
     admin = await asyncpg.connect(books.database.admin_dsn)
     name = books.database.name
@@ -107,7 +107,7 @@ async def test_a_claim_while_there_is_no_session_says_so(books: Books, ledger: L
     assert await until(verdict, what="a session") == "run"
 
 
-async def test_a_claim_that_the_database_forgot_in_a_crash_is_renewed(
+async def test_claim_that_the_server_forgot_in_a_crash_is_made_again(
     books: Books, ledger: Ledger
 ) -> None:
     request = await books.request()
@@ -121,7 +121,7 @@ async def test_a_claim_that_the_database_forgot_in_a_crash_is_renewed(
     assert await books.attempts(request) == [(1, None)]
 
 
-async def test_a_step_that_another_service_took_over_is_not_taken_back(
+async def test_ledger_does_not_take_back_what_another_service_took_over(
     books: Books, ledger: Ledger, database: Any
 ) -> None:
     request = await books.request()
@@ -144,7 +144,7 @@ async def blocked_record(books: Books, ledger: Ledger) -> AsyncIterator[asyncio.
         yield recording
 
 
-async def test_a_record_waits_while_another_session_locks_the_row(
+async def test_record_waits_while_another_session_locks_the_row(
     books: Books, ledger: Ledger
 ) -> None:
     async with blocked_record(books, ledger) as recording:
@@ -152,7 +152,7 @@ async def test_a_record_waits_while_another_session_locks_the_row(
     assert await recording
 
 
-async def test_a_record_outlives_a_statement_that_was_cancelled(
+async def test_record_outlives_a_statement_that_was_cancelled(
     books: Books, ledger: Ledger, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def noticed() -> bool:
@@ -169,7 +169,7 @@ async def test_a_record_outlives_a_statement_that_was_cancelled(
     assert await recording
 
 
-async def test_a_closed_ledger_holds_no_lock(books: Books) -> None:
+async def test_ledger_that_is_closed_holds_no_lock(books: Books) -> None:
     async with Ledger.open(books.database.dsn, "http://x"):
         assert await books.until_services(1)
     assert await books.until_services(0)

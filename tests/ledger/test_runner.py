@@ -33,7 +33,7 @@ from tests.ledger.steps import (
 )
 
 
-async def test_a_result_is_recorded_and_answered(
+async def test_runner_records_and_answers_a_result(
     books: Books, runner: Runner, steps: Steps
 ) -> None:
     steps.add(good)
@@ -44,7 +44,9 @@ async def test_a_result_is_recorded_and_answered(
     assert await books.attempts(request) == [(1, None)]
 
 
-async def test_a_step_knows_where_it_is(books: Books, runner: Runner, steps: Steps) -> None:
+async def test_step_context_says_where_the_step_is(
+    books: Books, runner: Runner, steps: Steps
+) -> None:
     steps.add(raising(ValueError()), retry=AT_ONCE)
     request = await books.request()
     await runner.run_step(request)
@@ -55,7 +57,7 @@ async def test_a_step_knows_where_it_is(books: Books, runner: Runner, steps: Ste
     assert one.idempotency_key == two.idempotency_key == f"{one.instance_id}:work#1"
 
 
-async def test_a_finished_step_answers_again_without_running(
+async def test_runner_answers_a_finished_step_again_without_running(
     books: Books, runner: Runner, steps: Steps
 ) -> None:
     steps.add(good)
@@ -67,7 +69,7 @@ async def test_a_finished_step_answers_again_without_running(
     assert len(steps.seen) == 1
 
 
-async def test_a_sync_step_runs_in_a_thread_and_keeps_none_waiting(
+async def test_sync_steps_run_in_threads_side_by_side(
     books: Books, database: Any, steps: Steps
 ) -> None:
     together = threading.Barrier(20, timeout=5)
@@ -98,7 +100,7 @@ async def test_a_sync_step_runs_in_a_thread_and_keeps_none_waiting(
         (ExceptionGroup("all", [ValueError("one")]), "ExceptionGroup", "all (1 sub-exception)"),
     ],
 )
-async def test_an_error_is_recorded_and_answered(
+async def test_runner_records_and_answers_an_error(
     books: Books, runner: Runner, steps: Steps, raised: BaseException, name: str, says: str
 ) -> None:
     steps.add(raising(raised), retry=NEVER)
@@ -111,7 +113,9 @@ async def test_an_error_is_recorded_and_answered(
     assert error_of(again) == (name, says)
 
 
-async def test_a_traceback_is_kept(books: Books, runner: Runner, steps: Steps) -> None:
+async def test_ledger_keeps_the_traceback_of_an_attempt(
+    books: Books, runner: Runner, steps: Steps
+) -> None:
     steps.add(raising(ValueError("here")), retry=NEVER)
     await runner.run_step(await books.request())
     told = await books.owner.fetchval("select traceback from pgflows.attempts")
@@ -119,7 +123,7 @@ async def test_a_traceback_is_kept(books: Books, runner: Runner, steps: Steps) -
     assert "ValueError: here" in told
 
 
-async def test_an_input_that_does_not_fit_is_terminal(
+async def test_input_that_does_not_fit_fails_the_step_for_good(
     books: Books, runner: Runner, steps: Steps
 ) -> None:
     steps.add(good, retry=AT_ONCE)
@@ -132,7 +136,7 @@ async def test_an_input_that_does_not_fit_is_terminal(
     assert steps.seen == []
 
 
-async def test_a_validator_that_breaks_is_a_failure(
+async def test_validator_that_raises_is_a_failed_attempt(
     books: Books, runner: Runner, steps: Steps
 ) -> None:
     steps.add(good, retry=NEVER)
@@ -163,7 +167,7 @@ async def test_a_validator_that_breaks_is_a_failure(
         *("integer", "nan", "infinity", "constant", "levels", "many levels"),
     ],
 )
-async def test_a_result_that_cannot_be_kept_fails_for_good(
+async def test_result_that_cannot_be_kept_fails_the_step_for_good(
     books: Books, runner: Runner, steps: Steps, output: Any, model: type[BaseModel], says: str
 ) -> None:
     async def act(ctx: StepContext, input: Given) -> Any:
@@ -190,7 +194,9 @@ async def test_results_at_the_limits_are_kept(books: Books, runner: Runner, step
     assert (await books.row(request))["output"] == {"anything": kept}
 
 
-async def test_a_text_that_spells_a_nul_is_kept(books: Books, runner: Runner, steps: Steps) -> None:
+async def test_result_with_a_text_that_spells_a_nul_is_kept(
+    books: Books, runner: Runner, steps: Steps
+) -> None:
     async def act(ctx: StepContext, input: Given) -> Got:
         return Got(text="\\u0000 and \\\\u0000")
 
@@ -200,7 +206,7 @@ async def test_a_text_that_spells_a_nul_is_kept(books: Books, runner: Runner, st
     assert (await books.row(request))["output"] == {"text": "\\u0000 and \\\\u0000"}
 
 
-async def test_a_result_beyond_the_limit_names_step_and_size(
+async def test_result_beyond_the_limit_names_step_and_size(
     books: Books, runner: Runner, steps: Steps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pgflows.runner.output.LARGEST_OUTPUT", 100)

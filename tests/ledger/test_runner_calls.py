@@ -32,7 +32,7 @@ from tests.ledger.steps import (
 # -- attempts
 
 
-async def test_attempts_are_made_until_one_ends_well(
+async def test_runner_makes_attempts_until_one_succeeds(
     books: Books, runner: Runner, steps: Steps
 ) -> None:
     steps.add(raising(ValueError("1"), OSError("2")), retry=AT_ONCE)
@@ -41,7 +41,9 @@ async def test_attempts_are_made_until_one_ends_well(
     assert await books.attempts(request) == [(1, "ValueError"), (2, "OSError"), (3, None)]
 
 
-async def test_attempts_end_with_the_policy(books: Books, runner: Runner, steps: Steps) -> None:
+async def test_runner_makes_as_many_attempts_as_the_policy_says(
+    books: Books, runner: Runner, steps: Steps
+) -> None:
     steps.add(raising(*(ValueError(str(n)) for n in range(9))), retry=AT_ONCE)
     request = await books.request()
     outcome = await runner.run_step(request)
@@ -49,7 +51,7 @@ async def test_attempts_end_with_the_policy(books: Books, runner: Runner, steps:
     assert [n for n, _ in await books.attempts(request)] == [1, 2, 3]
 
 
-async def test_the_workflow_gives_a_policy_to_steps_without_one(
+async def test_step_without_a_policy_has_that_of_its_workflow(
     books: Books, runner: Runner, steps: Steps
 ) -> None:
     steps.add(raising(ValueError(), ValueError()))
@@ -58,7 +60,7 @@ async def test_the_workflow_gives_a_policy_to_steps_without_one(
     assert len(steps.seen) == 2
 
 
-async def test_an_attempt_has_a_time_limit(books: Books, runner: Runner, steps: Steps) -> None:
+async def test_attempt_ends_at_its_time_limit(books: Books, runner: Runner, steps: Steps) -> None:
     async def act(ctx: StepContext, input: Given) -> Got:
         if ctx.attempt == 1:
             await asyncio.Event().wait()
@@ -70,14 +72,16 @@ async def test_an_attempt_has_a_time_limit(books: Books, runner: Runner, steps: 
     assert await books.attempts(request) == [(1, "StepTimeout"), (2, None)]
 
 
-async def test_a_step_says_when_to_try_again(books: Books, runner: Runner, steps: Steps) -> None:
+async def test_step_may_say_when_it_is_tried_again(
+    books: Books, runner: Runner, steps: Steps
+) -> None:
     steps.add(raising(RetryAfter(0.3)), retry=AT_ONCE)
     began = time.perf_counter()
     assert isinstance(await runner.run_step(await books.request()), Completed)
     assert time.perf_counter() - began >= 0.3
 
 
-async def test_a_back_off_beyond_the_call_is_left_to_the_engine(
+async def test_back_off_beyond_the_call_is_left_to_the_engine(
     books: Books, runner: Runner, steps: Steps
 ) -> None:
     steps.add(raising(RetryAfter(300)))
@@ -92,7 +96,7 @@ async def test_a_back_off_beyond_the_call_is_left_to_the_engine(
     assert await books.attempts(request) == [(1, "RetryAfter"), (2, None)]
 
 
-async def test_a_call_waits_for_an_attempt_that_is_due_soon(
+async def test_request_waits_for_an_attempt_that_is_due_soon(
     books: Books, runner: Runner, steps: Steps
 ) -> None:
     steps.add(raising(RetryAfter(300)))
@@ -105,7 +109,7 @@ async def test_a_call_waits_for_an_attempt_that_is_due_soon(
 # -- several requests
 
 
-async def test_calls_at_the_same_time_share_one_run(
+async def test_requests_at_the_same_time_share_one_attempt(
     books: Books, database: Any, steps: Steps
 ) -> None:
     held = Held()
@@ -122,7 +126,7 @@ async def test_calls_at_the_same_time_share_one_run(
     assert len(steps.seen) == 1
 
 
-async def test_a_caller_that_goes_away_stops_nothing(
+async def test_step_goes_on_when_its_caller_goes_away(
     books: Books, runner: Runner, steps: Steps
 ) -> None:
     held = Held()
@@ -136,7 +140,7 @@ async def test_a_caller_that_goes_away_stops_nothing(
     assert len(steps.seen) == 1
 
 
-async def test_a_step_beyond_the_deadline_of_its_call_goes_on(
+async def test_step_goes_on_beyond_the_deadline_of_its_call(
     books: Books, runner: Runner, steps: Steps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pgflows.runner.runner.MARGIN_SECONDS", 59.9)  # of 60 s: 0.1 s are left
@@ -153,7 +157,7 @@ async def test_a_step_beyond_the_deadline_of_its_call_goes_on(
     assert len(steps.seen) == 1
 
 
-async def test_a_service_at_its_limit_says_when_to_come_again(
+async def test_runner_without_a_free_slot_says_when_to_ask_again(
     books: Books, database: Any, steps: Steps
 ) -> None:
     held = Held()
@@ -169,7 +173,7 @@ async def test_a_service_at_its_limit_says_when_to_come_again(
         assert isinstance(await runner.run_step(second), Completed)
 
 
-async def test_a_place_that_becomes_free_soon_is_waited_for(
+async def test_request_waits_for_a_slot_that_becomes_free_soon(
     books: Books, database: Any, steps: Steps
 ) -> None:
     held = Held()
@@ -184,7 +188,9 @@ async def test_a_place_that_becomes_free_soon_is_waited_for(
         assert await books.attempts(request) == [(1, None)]
 
 
-async def test_a_cancelled_instance_is_gone(books: Books, runner: Runner, steps: Steps) -> None:
+async def test_runner_says_that_an_instance_was_cancelled(
+    books: Books, runner: Runner, steps: Steps
+) -> None:
     async def act(ctx: StepContext, input: Given) -> Got:
         await books.owner.execute("select df.cancel($1)", request.df_id)
         return Got()
@@ -196,7 +202,7 @@ async def test_a_cancelled_instance_is_gone(books: Books, runner: Runner, steps:
     assert (await books.row(request))["status"] == "cancelled"
 
 
-async def test_a_call_that_nobody_asked_for_is_refused(
+async def test_request_that_the_run_did_not_make_is_unknown(
     books: Books, runner: Runner, steps: Steps
 ) -> None:
     steps.add(good)
@@ -208,7 +214,7 @@ async def test_a_call_that_nobody_asked_for_is_refused(
 # -- the process and the database come and go
 
 
-async def test_an_outcome_whose_claim_was_forgotten_is_recorded(
+async def test_outcome_whose_claim_the_server_forgot_is_recorded(
     books: Books, runner: Runner, steps: Steps
 ) -> None:
     async def act(ctx: StepContext, input: Given) -> Got:
@@ -224,7 +230,7 @@ async def test_an_outcome_whose_claim_was_forgotten_is_recorded(
     assert len(steps.seen) == 1
 
 
-async def test_a_step_outlives_its_database_session(
+async def test_step_outlives_the_database_session_of_its_service(
     books: Books, runner: Runner, steps: Steps
 ) -> None:
     async def act(ctx: StepContext, input: Given) -> Got:

@@ -26,12 +26,14 @@ def unknown(push: Push, n: int) -> Push:
     return replace(push, signature=f"v1.{n:012x}.{'0' * 64}")
 
 
-async def test_a_verified_push_is_the_request_that_it_names(books: Books, ledger: Ledger) -> None:
+async def test_signatures_turn_a_verified_push_into_its_request(
+    books: Books, ledger: Ledger
+) -> None:
     push = await signed(books)
     assert await Signatures(ledger.read_keys).verify(push) == as_request(push)
 
 
-async def test_a_key_made_after_the_last_read_is_found(books: Books, ledger: Ledger) -> None:
+async def test_signatures_find_a_key_made_after_the_last_read(books: Books, ledger: Ledger) -> None:
     signatures = Signatures(ledger.read_keys)
     before = await signed(books)
     await signatures.verify(before)
@@ -44,7 +46,7 @@ async def test_a_key_made_after_the_last_read_is_found(books: Books, ledger: Led
             await signatures.verify(replace(push, body=push.body + b" "))
 
 
-async def test_unknown_keys_are_read_at_most_once_a_second(books: Books, ledger: Ledger) -> None:
+async def test_signatures_read_keys_at_most_once_a_second(books: Books, ledger: Ledger) -> None:
     reads = 0
 
     async def counted() -> Mapping[str, bytes]:
@@ -62,7 +64,9 @@ async def test_unknown_keys_are_read_at_most_once_a_second(books: Books, ledger:
     assert reads == 2
 
 
-async def test_keys_that_cannot_be_read_refuse_nobody(books: Books, ledger: Ledger) -> None:
+async def test_signatures_refuse_nobody_while_keys_cannot_be_read(
+    books: Books, ledger: Ledger
+) -> None:
     failures = [ServiceUnavailable("one"), ServiceUnavailable("two")]
 
     async def read() -> Mapping[str, bytes]:
