@@ -8,9 +8,9 @@ import asyncpg
 
 STRANGE = {
     "search_path": "nowhere, public, pg_catalog",
-    "statement_timeout": "400ms",
+    "statement_timeout": "4s",
     "lock_timeout": "20ms",
-    "transaction_timeout": "700ms",
+    "transaction_timeout": "5s",
     "idle_session_timeout": "900ms",
     "idle_in_transaction_session_timeout": "800ms",
     "exit_on_error": "on",
