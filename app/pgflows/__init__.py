@@ -1,10 +1,11 @@
 """pgflows: durable workflows on the PostgreSQL you already run."""
 
+from pgflows.app import WorkflowApp
 from pgflows.client import Client
 from pgflows.config import Settings
-from pgflows.definitions import RetryConfig, StepContext, WorkflowContext
+from pgflows.context import StepContext, WorkflowContext
+from pgflows.definitions import RetryConfig
 from pgflows.errors import CompileError, NonRetryableError, PgflowsError, RetryAfter
-from pgflows.registry import WorkflowApp
 
 __all__ = [
     "Client",

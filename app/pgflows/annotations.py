@@ -29,7 +29,7 @@ class Signature:
         self.line = fn.__code__.co_firstlineno
         self.description = inspect.getdoc(fn)
         self._globals = fn.__globals__
-        self._fn = fn
+        self.function = fn
         self._scopes = _enclosing_scopes(fn, frame)
         self._input = self._check_parameters(fn)
         self._resolve_early()
@@ -64,7 +64,7 @@ class Signature:
     def _resolve_early(self) -> None:
         """Report now what is wrong already; keep the scopes only while a name is missing."""
         try:
-            annotations = self._fn.__annotations__
+            annotations = self.function.__annotations__
         except NameError:  # annotations are evaluated lazily and a model is not there yet
             return
         for key, what in ((self._input, f"the input {self._input!r}"), ("return", "the result")):
@@ -81,7 +81,7 @@ class Signature:
         for frame in reversed(self._scopes):
             scope |= frame.f_locals
         try:
-            annotation = self._fn.__annotations__[key]
+            annotation = self.function.__annotations__[key]
             hints = typing.get_type_hints(
                 SimpleNamespace(__annotations__={key: annotation}), self._globals, scope
             )

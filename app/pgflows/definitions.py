@@ -1,4 +1,4 @@
-"""What a user declares: steps, workflows, retry policies, and the contexts that they are given.
+"""What a user declares: steps, workflows and retry policies.
 
 The registry makes these objects; the compiler reads workflows, the runner calls steps.
 """
@@ -6,23 +6,17 @@ The registry makes these objects; the compiler reads workflows, the runner calls
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cached_property
-from typing import Any, Generic, Literal, Self, TypeVar, cast
-from uuid import UUID
+from typing import Any, Generic, Literal, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pgflows.annotations import Signature
-from pgflows.errors import PgflowsError
-
-In = TypeVar("In", bound=BaseModel)
-Out = TypeVar("Out", bound=BaseModel)
+from pgflows.context import In, Out, StepContext, WorkflowContext
 
 
 class RetryConfig(BaseModel):
@@ -62,34 +56,42 @@ def call_timeout(step_timeout: float) -> int:
     return math.ceil(step_timeout + 30)
 
 
-@dataclass(frozen=True, kw_only=True)
-class StepContext:
-    """What a step may know about the run that it is part of.
-
-    `idempotency_key` is the same for every attempt of this step in this run, after a crash too:
-    hand it to services that take such a key. `deadline` is when this attempt is given up.
-    `df_id` is the orchestrator's id of the run; None if no orchestrator called the step.
-    """
-
-    instance_id: UUID
-    df_id: str | None
-    step_key: str
-    attempt: int
-    idempotency_key: str
-    logger: logging.Logger | logging.LoggerAdapter[logging.Logger]
-    deadline: datetime
-
-
 StepFunction = Callable[[StepContext, In], Awaitable[Out]] | Callable[[StepContext, In], Out]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Step(Generic[In, Out]):
-    """A registered step function. It stays callable: `await charge(ctx, input)` in a unit test."""
+class Definition(Generic[In, Out]):
+    """What a step and a workflow have in common: a name, and a function with two models."""
 
     name: str
-    fn: StepFunction[In, Out]
     signature: Signature
+
+    @cached_property
+    def input_model(self) -> type[In]:
+        return cast("type[In]", self.signature.input_model)
+
+    @cached_property
+    def output_model(self) -> type[Out]:
+        return cast("type[Out]", self.signature.output_model)
+
+    @property
+    def file(self) -> str:
+        return self.signature.file
+
+    @property
+    def line(self) -> int:
+        return self.signature.line
+
+    @property
+    def description(self) -> str | None:
+        return self.signature.description
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Step(Definition[In, Out]):
+    """A registered step function. It stays callable: `await charge(ctx, input)` in a unit test."""
+
+    fn: StepFunction[In, Out]
     retry: RetryConfig | None = None
     timeout: float | None = None
     is_async: bool = True
@@ -102,74 +104,21 @@ class Step(Generic[In, Out]):
             cast("Callable[[StepContext, In], Out]", self.fn), ctx, input
         )
 
-    @cached_property
-    def input_model(self) -> type[In]:
-        return cast("type[In]", self.signature.input_model)
-
-    @cached_property
-    def output_model(self) -> type[Out]:
-        return cast("type[Out]", self.signature.output_model)
-
-    @property
-    def file(self) -> str:
-        return self.signature.file
-
-    @property
-    def line(self) -> int:
-        return self.signature.line
-
-    @property
-    def description(self) -> str | None:
-        return self.signature.description
-
-
-class WorkflowContext:
-    """The first argument of a workflow: `await ctx.step(charge, order)` runs a step durably."""
-
-    async def step(self, step: Step[In, Out], input: In, /) -> Out:
-        """Run `step` with `input`, once, and go on with its result."""
-        raise PgflowsError(
-            f"the workflow around ctx.step({step.name}, …) was called like a plain function; "
-            "PostgreSQL runs it: start it over HTTP, with pgflows.Client or by pgflows.start()"
-        )
-
 
 WorkflowFunction = Callable[[WorkflowContext, In], Awaitable[Out]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Workflow(Generic[In, Out]):
+class Workflow(Definition[In, Out]):
     """A registered workflow function; its source is compiled when the app is checked."""
 
-    name: str
     version: str
     fn: WorkflowFunction[In, Out]
-    signature: Signature
     step_defaults: RetryConfig | None = None
 
     async def __call__(self, ctx: WorkflowContext, input: In) -> Out:
         """Run the function itself, with a context of the caller's (a test's stand-in, say)."""
         return await self.fn(ctx, input)
-
-    @cached_property
-    def input_model(self) -> type[In]:
-        return cast("type[In]", self.signature.input_model)
-
-    @cached_property
-    def output_model(self) -> type[Out]:
-        return cast("type[Out]", self.signature.output_model)
-
-    @property
-    def file(self) -> str:
-        return self.signature.file
-
-    @property
-    def line(self) -> int:
-        return self.signature.line
-
-    @property
-    def description(self) -> str | None:
-        return self.signature.description
 
     def retry_of(self, step: Step[Any, Any]) -> RetryConfig:
         """The policy of a step in this workflow: its own, else the workflow's, else the default."""

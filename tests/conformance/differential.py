@@ -21,10 +21,11 @@ from typing import Any
 
 import asyncpg
 
+from pgflows.app import WorkflowApp
 from pgflows.database.connections import Connection
 from pgflows.flow import Rendered, compile_app, render
 from pgflows.flow.sample import sample
-from pgflows.registry import WorkflowApp, load_app
+from pgflows.loading import load_app
 from tests.conformance.corpus.recorder import Record, Recorder
 
 HERE = "http://127.0.0.1:8000"
@@ -45,7 +46,7 @@ async def play_app(dsn: str, app: WorkflowApp, steps: str) -> dict[str, Record]:
     conn = await asyncpg.connect(dsn)
     recorder, records = Recorder(dsn, "@PEER@"), {}
     try:
-        for flow in compile_app(app).values():
+        for flow in compile_app(app.registry).values():
             rendered = render(flow, base_url=steps, step_timeout=app.step_timeout)
             await _define(conn, rendered)
             given = json.dumps(sample(app.workflows[rendered.name].input_model))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field
 
-from pgflows.registry import WorkflowApp, WorkflowContext
+from pgflows.app import WorkflowApp
+from pgflows.context import WorkflowContext
 
 
 class Place(BaseModel):

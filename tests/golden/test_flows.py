@@ -16,7 +16,7 @@ from pgflows.compiled import parse
 from pgflows.flow import Rendered, compile_app, export_sql, render
 from tests.golden.flows import app
 
-FLOWS = compile_app(app)
+FLOWS = compile_app(app.registry)
 HERE = Path(__file__).parent
 
 

@@ -6,8 +6,10 @@ import asyncio
 
 from pydantic import BaseModel, Field
 
+from pgflows.app import WorkflowApp
+from pgflows.context import StepContext, WorkflowContext
+from pgflows.definitions import RetryConfig
 from pgflows.errors import NonRetryableError
-from pgflows.registry import RetryConfig, StepContext, WorkflowApp, WorkflowContext
 
 
 class Order(BaseModel):

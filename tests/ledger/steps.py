@@ -9,9 +9,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator
 
+from pgflows.app import WorkflowApp
 from pgflows.config import Settings
+from pgflows.context import StepContext
+from pgflows.definitions import RetryConfig
 from pgflows.ledger.ledger import Ledger
-from pgflows.registry import RetryConfig, StepContext, WorkflowApp
 from pgflows.runner.outcome import Failed, Outcome
 from pgflows.runner.runner import Runner
 

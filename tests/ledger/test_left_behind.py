@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pgflows.registry import StepContext
+from pgflows.context import StepContext
 from pgflows.runner.outcome import Completed, Later
 from pgflows.runner.runner import Runner
 from tests.conftest import until

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from pgflows.context import StepContext
 from pgflows.errors import NonRetryableError
-from pgflows.registry import StepContext
 from pgflows.runner.outcome import Completed
 from pgflows.runner.runner import Runner
 from tests.ledger.conftest import Books, as_json

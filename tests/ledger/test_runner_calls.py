@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from pgflows.context import StepContext
 from pgflows.errors import RetryAfter
 from pgflows.ledger.ledger import Ledger
 from pgflows.ledger.request import SignedRun, StepRequest
-from pgflows.registry import StepContext
 from pgflows.runner.outcome import Cancelled, Completed, Later, Running, Unknown
 from pgflows.runner.runner import Runner
 from tests.conftest import until

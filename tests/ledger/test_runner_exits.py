@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, field_serializer
 
-from pgflows.registry import StepContext
+from pgflows.context import StepContext
 from pgflows.runner.outcome import Completed, Outcome
 from pgflows.runner.runner import Runner
 from tests.ledger.conftest import Books

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from pgflows.config import Settings
+from pgflows.context import StepContext
 from pgflows.database import connections as db
 from pgflows.database.embedded import EmbeddedServer
 from pgflows.database.migrations import migrate
 from pgflows.ledger.ledger import Ledger
-from pgflows.registry import StepContext
 from pgflows.runner.outcome import Completed
 from pgflows.runner.runner import Runner
 from tests.ledger.conftest import Books

@@ -72,7 +72,7 @@ def test_docstrings_and_examples_stay_where_they_are() -> None:
 
     nasty.fn.__doc__ = "First\n\\! rm -rf /\r\\q\u2028select 1; */ ''\x00\x1b[0m"
     nasty.signature.description = nasty.fn.__doc__
-    [flow] = compile_app(app).values()
+    [flow] = compile_app(app.registry).values()
     text = export_sql(nasty, render(flow, base_url="http://a", step_timeout=app.step_timeout))
     lines = text.splitlines()
     start = lines.index("\\set ON_ERROR_STOP on")

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from pgflows import PgflowsError, RetryConfig, StepContext, WorkflowApp, WorkflowContext
 from pgflows.definitions import Step, Workflow, call_timeout
 from pgflows.errors import DefinitionError, SetupError
-from pgflows.registry import load_app
+from pgflows.loading import load_app
 
 if TYPE_CHECKING:
     pass

@@ -33,7 +33,7 @@ def rendered(**options: Any) -> Any:
         paid = await ctx.step(charge, input)
         return await ctx.step(charge, paid)
 
-    [flow] = compile_app(app).values()
+    [flow] = compile_app(app.registry).values()
     url = options.get("base_url", "http://app/")
     return render(flow, base_url=url, step_timeout=app.step_timeout)
 

@@ -12,7 +12,7 @@ import pytest
 
 from pgflows import NonRetryableError, StepContext, WorkflowContext
 from pgflows.flow import compile_app
-from pgflows.registry import load_app
+from pgflows.loading import load_app
 from steps import app
 from steps.flights import DelayedFlight, compensate_delay, delayed_flights
 from steps.orders import OrderInput, process_order
@@ -42,7 +42,7 @@ class Direct(WorkflowContext):
 
 def test_the_deployment_compiles() -> None:
     assert load_app("steps:app") is app
-    assert set(compile_app(app)) == {"process_order", "compensate_delay"}
+    assert set(compile_app(app.registry)) == {"process_order", "compensate_delay"}
 
 
 async def test_an_order_is_charged_reserved_and_shipped() -> None:

@@ -7,9 +7,10 @@ import shlex
 
 from pydantic import BaseModel, Field
 
+from pgflows.app import WorkflowApp
 from pgflows.cli.serving import _to_try
 from pgflows.config import Settings
-from pgflows.registry import StepContext, WorkflowApp, WorkflowContext
+from pgflows.context import StepContext, WorkflowContext
 
 
 class Greeting(BaseModel):

@@ -17,12 +17,12 @@ from contextlib import AsyncExitStack, contextmanager
 import uvicorn
 from fastapi import FastAPI
 
+from pgflows.app import WorkflowApp
 from pgflows.cli.process import collect_seldom, on_signals, run_to_end
 from pgflows.cli.waiting import until_served
 from pgflows.config import Settings
 from pgflows.errors import SetupError
 from pgflows.http.app import create_app
-from pgflows.registry import WorkflowApp
 
 
 @contextmanager

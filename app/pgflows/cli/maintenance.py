@@ -19,7 +19,7 @@ from pgflows.database import connections as db
 from pgflows.database.migrations import check_schema, print_sql
 from pgflows.database.migrations import migrate as migrate_database
 from pgflows.flow import compile_app
-from pgflows.registry import load_app
+from pgflows.loading import load_app
 
 T = TypeVar("T")
 commands = typer.Typer()
@@ -56,7 +56,7 @@ def check(as_json: Json = False) -> None:
     """Compile every workflow; say what cannot be translated, and where."""
     settings = Settings()
     app = load_app(settings.app)
-    flows = compile_app(app)
+    flows = compile_app(app.registry)
     if as_json:
         typer.echo(json.dumps({"workflows": sorted(flows), "steps": sorted(app.steps)}))
     else:

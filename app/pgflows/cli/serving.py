@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from pgflows.app import WorkflowApp
 from pgflows.cli.database import Dsn, check_connection, require_database
 from pgflows.cli.hosting import listener, run_service
 from pgflows.cli.process import leave
@@ -24,7 +25,7 @@ from pgflows.database.embedded import EmbeddedServer
 from pgflows.database.migrations import migrate
 from pgflows.errors import ServerError, SetupError
 from pgflows.flow import sample
-from pgflows.registry import WorkflowApp, load_app
+from pgflows.loading import load_app
 
 commands = typer.Typer()
 console = Console(soft_wrap=True)

@@ -10,17 +10,17 @@ from pgflows.errors import CompileErrors, DefinitionError
 from pgflows.flow.program import Program
 from pgflows.flow.python.read import read
 from pgflows.flow.typing.check import check
-from pgflows.registry import WorkflowApp
+from pgflows.registry import Registry
 
 
-def compile_app(app: WorkflowApp) -> dict[str, Program]:
-    """Every workflow of the app as a checked program; what is wrong is reported for all at once."""
-    errors = app.check_definitions()
+def compile_app(registry: Registry) -> dict[str, Program]:
+    """Every registered workflow as a checked program; what is wrong is reported for all at once."""
+    errors = registry.check_definitions()
     programs = {}
     broken = {(error.file, error.line) for error in errors}
-    for workflow in app.workflows.values():
+    for workflow in registry.workflows.values():
         try:
-            programs[workflow.name] = compile_workflow(workflow, app.steps)
+            programs[workflow.name] = compile_workflow(workflow, registry.steps)
         except DefinitionError as error:
             if (error.file, error.line) not in broken:
                 errors.append(error)

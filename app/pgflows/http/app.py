@@ -31,6 +31,7 @@ from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
 from pgflows import telemetry
+from pgflows.app import WorkflowApp
 from pgflows.config import Settings
 from pgflows.errors import PgflowsError
 from pgflows.http.docs import add_docs
@@ -38,7 +39,6 @@ from pgflows.http.problems import install_handlers
 from pgflows.http.router import create_pgflows_router
 from pgflows.http.service import open_service
 from pgflows.http.steps import PushMiddleware
-from pgflows.registry import WorkflowApp
 
 DESCRIPTION = """\
 Durable workflows on PostgreSQL. Start one, look at it, cancel it; its steps are called back over

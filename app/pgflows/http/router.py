@@ -15,6 +15,7 @@ from fastapi.routing import APIRoute
 from pydantic import AfterValidator, Field
 
 from pgflows import instances
+from pgflows.app import WorkflowApp
 from pgflows.database.storable import check_text
 from pgflows.errors import CompileErrors
 from pgflows.http import health
@@ -39,7 +40,6 @@ from pgflows.messages import (
     WorkflowInfo,
     WorkflowList,
 )
-from pgflows.registry import WorkflowApp
 
 WorkflowName = Annotated[
     str,

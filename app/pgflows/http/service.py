@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -19,27 +18,23 @@ from fastapi import Depends, Request
 from pydantic import ValidationError
 
 from pgflows import figures
+from pgflows.app import WorkflowApp
 from pgflows.config import Settings
 from pgflows.database.access import Access, open_access
-from pgflows.database.connections import SERVICE, Connection, connect
 from pgflows.database.migrations import check_schema
 from pgflows.database.orchestrator import needs_engine
 from pgflows.database.pooler import check_pooler
 from pgflows.engine import Engine, open_engine
 from pgflows.errors import InvalidInput, ServiceUnavailable, SetupError, WorkflowNotFound
-from pgflows.flow import Rendered, compile_app, export_sql, render
+from pgflows.flow import Rendered, export_sql
 from pgflows.http.keys import ApiKeys
 from pgflows.http.metrics import Metrics
 from pgflows.ledger.ledger import Ledger
 from pgflows.ledger.signing import Signatures
 from pgflows.maintenance import open_maintenance
 from pgflows.messages import Stats
-from pgflows.registry import WorkflowApp
+from pgflows.publish import define_changed, render_app
 from pgflows.runner.runner import Runner
-
-_DEFINE_LOCK = 0x7067666C6F7764
-
-logger = logging.getLogger("pgflows.http")
 
 
 @dataclass(frozen=True)
@@ -121,7 +116,7 @@ async def open_service(
         async with access.reading() as connection:
             await check_schema(connection)
             engine_needed = with_engine and await needs_engine(connection)
-        await define(dsn, rendered.values())
+        await define_changed(dsn, rendered.values())
         ledger = await stack.enter_async_context(Ledger.open(dsn, base_url))
         runner = await stack.enter_async_context(Runner(app, ledger, settings))
         await stack.enter_async_context(open_maintenance(settings, dsn=dsn))
@@ -140,49 +135,6 @@ async def open_service(
             ApiKeys(settings.api_keys),
             engine,
         )
-
-
-def render_app(app: WorkflowApp, base_url: str) -> dict[str, Rendered]:
-    """Every workflow of the app as SQL that calls its steps at `base_url`."""
-    return {
-        name: render(flow, base_url=base_url, step_timeout=app.step_timeout)
-        for name, flow in compile_app(app).items()
-    }
-
-
-async def define(dsn: str, workflows: Iterable[Rendered]) -> None:
-    """Register the workflows whose graph or schemas are not what the database has.
-
-    Services that start at the same time take turns, however long the others need.
-    """
-    connection = await connect(dsn, SERVICE)
-    try:
-        async with connection.transaction():
-            await connection.execute("select pg_advisory_xact_lock($1)", _DEFINE_LOCK)
-            for workflow in workflows:
-                await _define_if_changed(connection, workflow)
-    finally:
-        await connection.close()
-
-
-async def _define_if_changed(connection: Connection, workflow: Rendered) -> None:
-    known = await connection.fetchval(
-        "select pgflows.workflow_checksum($1, $2)", workflow.name, workflow.version
-    )
-    if known == workflow.checksum:
-        return
-    envelope = await connection.fetchval(f"select {workflow.graph}")
-    await connection.execute(
-        "select pgflows.define($1, $2, $3, $4, $5, $6, $7)",
-        workflow.name,
-        workflow.version,
-        envelope,
-        workflow.definition,
-        workflow.input_schema,
-        workflow.output_schema,
-        workflow.checksum,
-    )
-    logger.info("defined workflow %s, version %s", workflow.name, workflow.version)
 
 
 @asynccontextmanager

@@ -29,11 +29,12 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pgflows import headers
+from pgflows.app import WorkflowApp
+from pgflows.definitions import Step
 from pgflows.errors import ServiceUnavailable, SignatureRefused, StepNotFound
 from pgflows.http.problems import documented, limited, problem_for
 from pgflows.http.service import Service, get_service
 from pgflows.ledger.signing import Push
-from pgflows.registry import Step, WorkflowApp
 from pgflows.runner.failure import Failure
 from pgflows.runner.outcome import (
     Cancelled,

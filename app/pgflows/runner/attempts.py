@@ -19,11 +19,13 @@ from uuid import UUID
 from pydantic import ValidationError
 
 from pgflows import telemetry
+from pgflows.app import WorkflowApp
+from pgflows.context import StepContext
 from pgflows.crash import crash_point
+from pgflows.definitions import RetryConfig, Step
 from pgflows.errors import OutcomeRefused
 from pgflows.ledger.ledger import Claim, Ledger, Record
 from pgflows.ledger.request import StepRequest
-from pgflows.registry import RetryConfig, Step, StepContext, WorkflowApp
 from pgflows.runner.failure import Failure
 from pgflows.runner.functions import Raised, Returned, StepFunctions, TimedOut
 from pgflows.runner.outcome import (

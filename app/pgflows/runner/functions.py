@@ -14,7 +14,8 @@ from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from pgflows.registry import Step, StepContext
+from pgflows.context import StepContext
+from pgflows.definitions import Step
 from pgflows.runner.exits import in_step, raised_by
 from pgflows.runner.threads import StepThreads
 from pgflows.runner.waiting import ends_within

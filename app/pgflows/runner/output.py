@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from pgflows.database.storable import Unstorable, check_document, check_places, places
-from pgflows.registry import Step
+from pgflows.definitions import Step
 from pgflows.runner.failure import Failure
 
 LARGEST_OUTPUT = 8 * 1024 * 1024  # bytes

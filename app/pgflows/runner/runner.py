@@ -12,13 +12,14 @@ from contextlib import ExitStack
 from typing import Any, Self, TypeAlias
 from uuid import UUID
 
+from pgflows.app import WorkflowApp
 from pgflows.config import Settings
 from pgflows.crash import crash_point
+from pgflows.definitions import Step, call_timeout
 from pgflows.errors import ServiceUnavailable
 from pgflows.ledger.ledger import Ledger
 from pgflows.ledger.request import SignedRun, StepRequest
 from pgflows.messages import StepStats
-from pgflows.registry import Step, WorkflowApp, call_timeout
 from pgflows.runner.attempts import Attempts, outcome_of
 from pgflows.runner.exits import contained
 from pgflows.runner.functions import StepFunctions
