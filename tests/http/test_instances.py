@@ -190,7 +190,8 @@ async def test_history_shows_steps_attempts_and_nodes(live: Client) -> None:
     assert history.steps[0].input == {"order_id": "ORD-1", "amount": 1}
     assert history.steps[1].output == {"parcel": "PARCEL-CHG-ORD-1"}
     assert [(a.attempt, a.error_type) for a in history.steps[0].attempts] == [(1, None)]
-    assert {node["node_type"] for node in history.nodes} >= {"SQL", "HTTP"}
+    leaves = [node["node_type"] for node in history.nodes if node["node_type"] != "THEN"]
+    assert leaves == ["SQL", "HTTP", "SQL", "HTTP", "SQL"]
     assert len(history.executions) == 1
 
 
