@@ -13,8 +13,9 @@ import pytest
 
 from pgflows import errors
 from pgflows.config import Settings
+from pgflows.definitions import RetryConfig
 from pgflows.messages import CancelRequest, StartRequest
-from pgflows.registry import NAME, RetryConfig
+from pgflows.registry import NAME
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "limits.md").read_text()
@@ -59,7 +60,7 @@ def test_limits_page_has_the_value_of_each_constant(name: str, limit: float) -> 
     if constant == "NAME":
         assert NAME.fullmatch("x" * int(limit))
         assert not NAME.fullmatch("x" * int(limit + 1))
-    elif constant == "LONGEST_TIMEOUT":
+    elif constant == "LONGEST_TIMEOUT_SECONDS":
         assert set(values) == {limit * 24 * 3600}
     else:
         assert set(values) == {limit}
