@@ -35,13 +35,14 @@ $$;
 create or replace function pgflows._status(p_instance uuid, p_status text)
 returns text language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
-  if p_status = 'pending' and pgflows.df_is_ours() and exists (
+  if p_status <> 'pending' or not pgflows.df_is_ours() then
+    return p_status;
+  end if;
+  -- a statement of its own: the extension has no such table
+  return case when exists (
     select from pgflows.df_runs r join df._work w on w.instance_id = r.df_id
     where r.instance_id = p_instance and w.owner is not null
-  ) then
-    return 'running';
-  end if;
-  return p_status;
+  ) then 'running' else p_status end;
 end $$;
 
 -- The instances that engines have claimed, for those who look at many.

@@ -23,6 +23,12 @@ values (pgflows.uuid7(), 'x', '1', 'failed', '{}', '{"type": "FlowFailed",
 """
 
 
+DONE_LATER = """
+insert into pgflows.step_runs (instance_id, step_key, step, seq, key_id, input, status, ended_at)
+values (pgflows.uuid7(), 's#1', 's', 1, 'k', '{}', 'completed', clock_timestamp())
+"""
+
+
 @pytest.fixture(params=["stand_in", pytest.param("real", marks=[real_only, pytest.mark.slow])])
 def strange(request: pytest.FixtureRequest) -> Database:
     """A database with the extension, or its stand-in; nobody has let the owner in."""
@@ -87,6 +93,16 @@ async def test_doctor_beside_the_extension_names_it_and_ends_without_an_error(
     found = await findings(strange)
     assert found["calls of steps"].verdict == "broken"
     assert "bare IP addresses" in found["calls of steps"].found
+    await order(strange, DONE_LATER)
+    assert (await findings(strange))["calls of steps"].verdict == "ok"
+
+
+async def test_pending_run_is_read_beside_the_extension(stand_in: Database) -> None:
+    await let_in(stand_in)
+    await migrate(stand_in.dsn, Settings(run_dsn=stand_in.run_dsn))
+    await order(stand_in, FAILED.replace("'failed'", "'pending'"))
+    shown = "select pgflows.get_instance(instance_id::text) ->> 'status' from pgflows.instances"
+    assert await value(stand_in, shown) == "pending"
 
 
 async def test_worker_that_serves_another_database_is_found_before_anything_is_changed(

@@ -18,7 +18,12 @@ BLOCKED = (
     "and i.error ->> 'message' like '%Blocked:%' "
     "order by i.instance_id desc limit 1"
 )
-CALLED = "select 1 from pgflows.step_runs s where s.status = 'completed' limit 1"
+# A step that was done later than the newest such failure began shows that the build was exchanged.
+CALLED = (
+    "select 1 from pgflows.step_runs s where s.status = 'completed' and s.ended_at > coalesce(("
+    "select max(i.created_at) from pgflows.instances i where i.status = 'failed' "
+    "and i.status <> 'completed' and i.error ->> 'message' like '%Blocked:%'), '-infinity') limit 1"
+)
 
 
 async def orchestrator(look: Look) -> AsyncIterator[Finding]:
@@ -58,15 +63,14 @@ async def reach(look: Look) -> AsyncIterator[Finding]:
     """What HTTP nodes reach is compiled into the extension; only what happened shows it."""
     if look.ours:
         return
-    blocked = await look.conn.fetchval(BLOCKED)
-    if blocked:
+    if await look.conn.fetchval(CALLED):
+        yield Finding(OK, "calls of steps", "this build of the extension has called steps")
+    elif blocked := await look.conn.fetchval(BLOCKED):
         advice = (
             "this build refuses the host of a step service: serve the steps from a host that it "
             "allows, use a build that allows all, or drop the extension and migrate"
         )
         yield Finding(BROKEN, "calls of steps", blocked, advice)
-    elif await look.conn.fetchval(CALLED):
-        yield Finding(OK, "calls of steps", "this build of the extension has called steps")
     else:
         yield Finding(WARNING, "calls of steps", "none was made yet", TRY_HTTP)
 
