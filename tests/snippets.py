@@ -1,17 +1,17 @@
 """The snippets of the documentation, found where they stand, for tests to run.
 
 A snippet is a fenced block that names its language in a page, or an indented block of Python in a
-docstring. A test gets one with `snippet(path, containing)`; `uncovered()` finds those that no test
-asks for.
+docstring. A test gets one with `snippet(path, containing)`, or those below a heading with
+`recipes(path, heading, language)`; `uncovered()` finds those that no test asks for.
 """
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import chain
 from pathlib import Path
 from textwrap import dedent
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = ("*.md", "docs/**/*.md", "examples/**/*.md")
 MODULES = ("app/**/*.py", "steps/**/*.py")
 
-FENCED = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+FENCED = re.compile(r"^(#+ .*)$|^```(\w+)\n(.*?)^```$|^```\n.*?^```$", re.DOTALL | re.MULTILINE)
 INDENTED = re.compile(r"(?:^(?:    .*)?\n)+", re.MULTILINE)
 
 
@@ -29,6 +29,7 @@ class Snippet:
     """A piece of code or commands in the documentation. `path` is relative to the repository."""
 
     path: str
+    heading: str  # the last one before it, with its marks; empty in a docstring
     language: str
     text: str
 
@@ -50,19 +51,27 @@ def snippet(path: str, containing: str) -> str:
     return found
 
 
+def recipes(path: str, heading: str, language: str) -> list[str]:
+    """The snippets of one language below a heading, at least one."""
+    asked = [path, heading, language]
+    found = [s.text for s in snippets() if _stands_below(asked, s)]
+    assert found, f"{path} has no {language} below {heading}"
+    return found
+
+
 def uncovered() -> list[Snippet]:
     """The snippets that no test asks for."""
-    asked = set(chain.from_iterable(map(_asked_by, sorted(ROOT.glob("tests/**/*.py")))))
-    return [
-        s
-        for s in snippets()
-        if not any(path == s.path and containing in s.text for path, containing in asked)
-    ]
+    tests = sorted(ROOT.glob("tests/**/*.py"))
+    asked = [case for path in tests for case in _asked_by(path)]
+    return [s for s in snippets() if not any(matches(s) for matches in asked)]
 
 
 def _of_page(path: Path) -> Iterator[Snippet]:
-    for language, text in FENCED.findall(path.read_text("utf-8")):
-        yield Snippet(str(path.relative_to(ROOT)), language, text)
+    heading = ""
+    for found, language, text in FENCED.findall(path.read_text("utf-8")):
+        heading = found or heading
+        if language:
+            yield Snippet(str(path.relative_to(ROOT)), heading, language, text)
 
 
 def _of_module(path: Path) -> Iterator[Snippet]:
@@ -72,7 +81,7 @@ def _of_module(path: Path) -> Iterator[Snippet]:
         for block in INDENTED.findall(f"{docstring or ''}\n"):
             text = dedent(block).strip("\n") + "\n"
             if text.strip() and _is_python(text):
-                yield Snippet(str(path.relative_to(ROOT)), "python", text)
+                yield Snippet(str(path.relative_to(ROOT)), "", "python", text)
 
 
 def _is_python(text: str) -> bool:
@@ -83,11 +92,25 @@ def _is_python(text: str) -> bool:
     return True
 
 
-def _asked_by(path: Path) -> Iterator[tuple[str, str]]:
+def _asked_by(path: Path) -> Iterator[Callable[[Snippet], bool]]:
+    """For each time that a test asks, whether a snippet is what it asks for."""
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         match node:
-            case ast.Call(
-                func=ast.Name("snippet"),
-                args=[ast.Constant(str(asked)), ast.Constant(str(containing))],
-            ):
-                yield asked, containing
+            case ast.Call(func=ast.Name("snippet"), args=arguments):
+                yield partial(_contains, _constants(arguments))
+            case ast.Call(func=ast.Name("recipes"), args=arguments):
+                yield partial(_stands_below, _constants(arguments))
+
+
+def _constants(arguments: list[ast.expr]) -> list[str]:
+    assert all(isinstance(a, ast.Constant) for a in arguments), "a snippet is named by constants"
+    return [str(a.value) for a in arguments if isinstance(a, ast.Constant)]
+
+
+def _contains(asked: list[str], found: Snippet) -> bool:
+    path, containing = asked
+    return found.path == path and containing in found.text
+
+
+def _stands_below(asked: list[str], found: Snippet) -> bool:
+    return [found.path, found.heading, found.language] == asked

@@ -22,20 +22,13 @@ from tests.acceptance.conftest import EFFECTS, Deployment
 from tests.conftest import FAST, Spawn, free_port, until
 from tests.database.conftest import Server, binaries, program, value
 from tests.extension.stand_in import install
+from tests.snippets import recipes
 
 PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
 OWNER = "pgflows"  # as the page calls it
 LIMITS = re.compile(
     r"\(10\), and (\d+) more.*\n\| an engine \| (\d+), and 1 more .* \| (\d+) as `pgf"
 )
-
-
-def recipe(heading: str, language: str) -> list[str]:
-    """The blocks of one language below a heading."""
-    section = re.split(r"^##+ ", PAGE.split(f"\n{heading}\n")[1], flags=re.MULTILINE)[0]
-    found = re.findall(rf"^```{language}\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
-    assert found, f"{heading} has no {language}"
-    return found
 
 
 @pytest.fixture
@@ -78,9 +71,9 @@ async def deployed(server: Server, spawn: Spawn, port: int | None = None) -> Dep
 
 
 async def make(server: Server, within: Path) -> None:
-    [text] = recipe("## A database", "sql")
+    [text] = recipes("docs/operations.md", "## A database", "sql")
     await by_superuser(server, text)
-    [text] = recipe("## A database", "sh")
+    [text] = recipes("docs/operations.md", "## A database", "sh")
     found = await shell(text, within, PGFLOWS_DSN=server.dsn("pgflows", OWNER))
     assert "broken" not in found
 
@@ -95,15 +88,15 @@ async def test_page_backs_up_and_restores_on_a_server_without_the_roles(
     service = before._spawn("serve").wait_until_ready()
     instance = await before.start(seconds=2)
     await until(lambda: before.effects(instance, "second#1"), what="the second step")
-    [back_up] = recipe("## Back-up", "sh")
+    [back_up] = recipes("docs/operations.md", "## Back-up", "sh")
     await shell(back_up, tmp_path, PGFLOWS_DSN=dsn)
     await before.conn.close()
     service.kill()
     await bare.as_admin("postgres", "drop database pgflows with (force)")
     await bare.as_admin("postgres", "drop role pgflows_run, pgflows")
 
-    roles, password, let_in = recipe("## Restore", "sql")
-    restore, migrating = recipe("## Restore", "sh")
+    roles, password, let_in = recipes("docs/operations.md", "## Restore", "sql")
+    restore, migrating = recipes("docs/operations.md", "## Restore", "sh")
     await by_superuser(bare, roles)
     await shell(restore, tmp_path, PGFLOWS_DSN=dsn)
     await bare.as_admin("pgflows", password)
@@ -140,7 +133,7 @@ async def test_copy_that_the_page_cuts_off_does_not_call_the_production_service(
             "pg_restore", "-e", "--no-owner", "--no-acl", "-d", dsn, str(tmp_path / "copy")
         )
         await migrate(dsn, Settings())
-        [cut] = recipe("### A copy that must leave production alone", "sql")
+        [cut] = recipes("docs/operations.md", "### A copy that must leave production alone", "sql")
         for statement in cut.strip().split("\n"):
             await value(dsn, statement)
         conn = await asyncpg.connect(dsn)
@@ -161,7 +154,7 @@ async def test_copy_that_the_page_cuts_off_does_not_call_the_production_service(
 
 async def test_upgrade_of_the_page_is_migrate_and_doctor(bare: Server, tmp_path: Path) -> None:
     await make(bare, tmp_path)
-    [text] = recipe("## Upgrade", "sh")
+    [text] = recipes("docs/operations.md", "## Upgrade", "sh")
     said = await shell(text, tmp_path, PGFLOWS_DSN=bare.dsn("pgflows", OWNER))
     assert "the database is up to date" in said
 
@@ -200,7 +193,7 @@ async def test_page_lets_the_owner_in_beside_the_extension_and_moves_runs_there(
     deployment = await deployed(bare, spawn)
     deployment.service().kill()
     instance = await deployment.start()
-    let_in, move = recipe("## Beside the extension pg_durable", "sql")
+    let_in, move = recipes("docs/operations.md", "## Beside the extension pg_durable", "sql")
     drop, create, again = move.strip().split("\n")
     assert create == "create extension pg_durable;"
     await bare.as_admin("pgflows", drop)
@@ -230,7 +223,7 @@ async def test_service_follows_a_promoted_standby_by_the_address_of_the_page(
         await conn.close()
         await stand_by(primary, standby)
         hosts = {"PRIMARY": f"127.0.0.1:{primary.port}", "STANDBY": f"127.0.0.1:{standby.port}"}
-        [text] = recipe("## Failover", "sh")
+        [text] = recipes("docs/operations.md", "## Failover", "sh")
         text = text.replace("//pgflows@", f"//pgflows:{primary.dsn.split(':')[2].split('@')[0]}@")
         await shell(text, tmp_path, **hosts)
         dsn = (await shell(f"{text}\necho $PGFLOWS_DSN", tmp_path, **hosts)).splitlines()[-1]
@@ -282,7 +275,7 @@ async def stand_by(primary: EmbeddedServer, standby: EmbeddedServer) -> None:
 
 
 def test_pool_of_the_page_is_large_enough_for_a_service_with_an_engine() -> None:
-    [text] = recipe("## Poolers", "ini")
+    [text] = recipes("docs/operations.md", "## Poolers", "ini")
     assert "pool_mode=session" in text
     size = int(text.split("pool_size=")[1])
     assert size >= 10 + server_checks.SERVICE_CONNECTIONS + server_checks.ENGINE_CONNECTIONS

@@ -130,6 +130,10 @@ def problem_for(request: Request, error: Exception) -> Response:
         case _ if is_away(error):
             return _database_away(request, error)
     logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return _internal_error(request)
+
+
+def _internal_error(request: Request) -> Response:
     detail = "The service's log says more."
     return ProblemResponse(request, "internal-error", 500, "Something went wrong here.", detail)
 
@@ -241,9 +245,15 @@ class ProblemRoute(APIRoute):
 
 def install_handlers(app: FastAPI) -> None:
     """Let an application that is ours alone answer every error as a problem."""
-    for kind in (HTTPException, RequestValidationError, PgflowsError, Exception):
+    for kind in (HTTPException, RequestValidationError, PgflowsError):
         app.add_exception_handler(kind, _handle)
+    app.add_exception_handler(Exception, _handle_unexpected)
 
 
 async def _handle(request: Request, error: Exception) -> Response:
     return problem_for(request, error)
+
+
+async def _handle_unexpected(request: Request, _error: Exception) -> Response:
+    """The framework raises the error again after this, and the server logs it."""
+    return _internal_error(request)
