@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = ("*.md", "docs/**/*.md", "examples/**/*.md")
 MODULES = ("app/**/*.py", "steps/**/*.py")
 
-FENCED = re.compile(r"^(#+ .*)$|^```(\w+)\n(.*?)^```$|^```\n.*?^```$", re.DOTALL | re.MULTILINE)
+FENCED = re.compile(r"^(#+ [^\n]*)$|^```(\w+)\n(.*?)^```$|^```\n.*?^```$", re.DOTALL | re.MULTILINE)
 INDENTED = re.compile(r"(?:^(?:    .*)?\n)+", re.MULTILINE)
 
 

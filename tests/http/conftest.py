@@ -40,7 +40,7 @@ async def over_asgi(fastapi: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
 @asynccontextmanager
 async def listening(fastapi: FastAPI, listener: socket.socket) -> AsyncIterator[None]:
     """An application behind a real server, in this loop."""
-    server = uvicorn.Server(uvicorn.Config(fastapi, log_level="warning", lifespan="on"))
+    server = uvicorn.Server(uvicorn.Config(fastapi, log_config=None, log_level="warning"))
     task = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started:
         assert not task.done(), "the server did not start"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from typing import Any
 
@@ -47,8 +48,9 @@ async def test_unexpected_error_in_a_route_is_one_problem_and_one_traceback(
 
 
 async def test_unexpected_error_outside_of_the_routes_is_one_problem_and_one_traceback(
-    database: Any, caplog: pytest.LogCaptureFixture
+    database: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    monkeypatch.setattr(logging.getLogger("uvicorn"), "propagate", True)
     fastapi = create_app(make_app(), settings_for(), dsn=database.dsn)
     fastapi.add_api_route("/broken", broken_route)
     assert_one_problem(await get(fastapi, "/broken"), caplog)
