@@ -1,7 +1,14 @@
 -- How the status of df.instances becomes that of pgflows.instances. pgflows.finish writes completion, the rest is here.
+--   _current_run   the run of an instance's graph that counts
 --   _sync_status   a trigger, if `df` is ours → _end_run, _error_of
 --   sweep          beside the extension, where no trigger of ours may be: called by maintenance, about once a second
 -- A run that failed beside the extension is judged first (72_revive.sql).
+
+-- The run of the graph that counts: the newest.
+create or replace function pgflows._current_run(p_instance uuid)
+returns text language sql stable set search_path = pg_catalog, pg_temp as $$
+  select r.df_id::text from pgflows.df_runs r where r.instance_id = p_instance order by r.n desc limit 1
+$$;
 
 -- Ends an instance that is still open, and the steps that nobody will ask for any more.
 create or replace function pgflows._end_run(p_instance uuid, p_status text, p_error jsonb)
@@ -88,7 +95,7 @@ begin
   return v_count;
 end $$;
 
-revoke all on function pgflows._end_run, pgflows._error_of, pgflows._sync_status, pgflows.sweep from public;
+revoke all on function pgflows._current_run, pgflows._end_run, pgflows._error_of, pgflows._sync_status, pgflows.sweep from public;
 
 do $$ begin
   if pgflows.df_is_ours() then

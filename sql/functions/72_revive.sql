@@ -1,7 +1,8 @@
 -- Starting a run's graph again, under the same instance: steps that the ledger has answer at once, so only what was
 -- interrupted is done again. Nothing here has a state of its own: what a leader did not come to, the next one finds.
 --   revive         by hand, for a run that failed or that nobody began; failed steps get their attempts anew
---   to_judge       runs that the extension gave up, and runs that it lost; called by maintenance
+--   failed_runs    runs that the extension gave up or does not know; called by maintenance
+--   lost_runs      runs that it lost; called by maintenance
 --   judge          one of them: started again, failed, or left until later, which it answers null → _judge_failure
 -- The extension fails a run for what our engine waits out: a service that is away, a server that restarts, a retry that is not
 -- due. It loses a run whose starting transaction stayed open for more than 5 s.
@@ -142,31 +143,35 @@ begin
   return 'started again: ' || v_found.message;
 end $$;
 
--- p_lost: look for lost runs as well, which costs the extension a session.
-create or replace function pgflows.to_judge(p_lost boolean default false)
-returns table (instance_id uuid, message text)
-language plpgsql set search_path = pg_catalog, pg_temp as $$
-begin
-  return query
+-- Runs that the orchestrator failed, or does not know, and that are open here.
+create or replace function pgflows.failed_runs()
+returns setof uuid language sql volatile set search_path = pg_catalog, pg_temp as $$
   with open as materialized (
-    select i.instance_id, i.status, pgflows._current_run(i.instance_id) as df_id
+    select i.instance_id, pgflows._current_run(i.instance_id) as df_id
     from pgflows.instances i where i.status in ('pending', 'running') and i.status <> 'completed'
-  ), states as materialized (
-    select o.instance_id, o.df_id, s.status, s.since
-    from open o left join pgflows._states_of((select array_agg(q.df_id) from open q)) s on s.df_id = o.df_id
-  ), lost as (
-    select u.df_id, u.message
-    from (
-      select distinct t.status from states t
-      where p_lost and t.status in ('pending', 'running') and t.since < clock_timestamp() - interval '6 s'
-    ) asked
-    cross join lateral pgflows._ended_unseen(asked.status) u
   )
-  select t.instance_id, null::text from states t where t.status = 'failed' or t.status is null
-  union all
-  select t.instance_id, l.message from lost l join states t on t.df_id = l.df_id and t.since < clock_timestamp() - interval '6 s';
-end $$;
+  select o.instance_id
+  from open o left join pgflows._states_of((select array_agg(q.df_id) from open q)) s on s.df_id = o.df_id
+  where s.status = 'failed' or s.df_id is null
+$$;
+
+-- Runs that df.instances has shown with this status for a while, and that have ended nevertheless. The extension opens a
+-- session for the question and looks at each run, so it is asked only if there are such runs.
+create or replace function pgflows.lost_runs(p_status text)
+returns table (instance_id uuid, message text) language sql volatile set search_path = pg_catalog, pg_temp as $$
+  with open as materialized (
+    select i.instance_id, pgflows._current_run(i.instance_id) as df_id
+    from pgflows.instances i where i.status in ('pending', 'running') and i.status <> 'completed'
+  ), suspects as materialized (
+    select o.instance_id, o.df_id
+    from pgflows._states_of((select array_agg(q.df_id) from open q)) s join open o on o.df_id = s.df_id
+    where s.status = p_status and s.since < clock_timestamp() - interval '6 s'
+  )
+  select s.instance_id, u.message
+  from pgflows._ended_unseen(p_status) u join suspects s on s.df_id = u.df_id
+  where exists (select from suspects)
+$$;
 
 revoke all on function
-  pgflows._most_starts, pgflows._start_again, pgflows.revive, pgflows._judge_failure, pgflows.judge, pgflows.to_judge
+  pgflows._most_starts, pgflows._start_again, pgflows.revive, pgflows._judge_failure, pgflows.judge, pgflows.failed_runs, pgflows.lost_runs
 from public;

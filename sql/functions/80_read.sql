@@ -24,12 +24,6 @@ begin
   return v_instance;
 end $$;
 
--- The run of the graph that counts: the newest.
-create or replace function pgflows._current_run(p_instance uuid)
-returns text language sql stable set search_path = pg_catalog, pg_temp as $$
-  select r.df_id::text from pgflows.df_runs r where r.instance_id = p_instance order by r.n desc limit 1
-$$;
-
 -- The embedded engine writes that a run is running only if the run takes a while, yet a run that an engine has claimed is running.
 -- The extension's engine writes it at once; the sweep copies it.
 create or replace function pgflows._status(p_instance uuid, p_status text)
@@ -208,7 +202,7 @@ returns text language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 
 revoke all on function
-  pgflows._find_instance(text), pgflows._current_run(uuid), pgflows._status, pgflows._claimed, pgflows._instance_document(uuid),
+  pgflows._find_instance(text), pgflows._status, pgflows._claimed, pgflows._instance_document(uuid),
   pgflows.get_instance(text), pgflows.has_ended(uuid),
   pgflows.list_instances(text, text, text, timestamptz, integer, uuid),
   pgflows._milliseconds(timestamptz, timestamptz), pgflows.history(text),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from uuid import UUID
 
 import asyncpg
@@ -19,10 +20,11 @@ from pgflows.database.faults import is_away
 log = logging.getLogger("pgflows.maintenance")
 
 JUDGE_EVERY_SECONDS = 0.5
-LOST_EVERY_SECONDS = 3.0  # the extension opens a session for each look
+LOST_EVERY_SECONDS = {"pending": 3.0, "running": 60.0}  # by status; a look costs per open run
 SPARE_SECONDS = 30.0  # between two attempts to judge a run that raised an error
 
-TO_JUDGE = "select * from pgflows.to_judge($1)"
+FAILED = "select f as instance_id, null::text as message from pgflows.failed_runs() f"
+LOST = "select instance_id, message from pgflows.lost_runs($1)"
 JUDGE = "select pgflows.judge($1, $2)"
 
 
@@ -30,15 +32,19 @@ class Reviver:
     """Remembers when to look for lost runs, and when to try one again that could not be judged."""
 
     def __init__(self) -> None:
-        self._look_at = 0.0
+        self._look_at = dict.fromkeys(LOST_EVERY_SECONDS, 0.0)
         self._spared: dict[UUID, float] = {}
 
     async def revive(self, conn: Connection) -> None:
         """Judges every run that waits for it."""
-        lost = time.monotonic() >= self._look_at
-        rows = await conn.fetch(TO_JUDGE, lost)
-        if lost:
-            self._look_at = time.monotonic() + LOST_EVERY_SECONDS
+        rows = await conn.fetch(FAILED)
+        for status, seconds in LOST_EVERY_SECONDS.items():
+            if time.monotonic() >= self._look_at[status]:
+                rows += await conn.fetch(LOST, status)
+                self._look_at[status] = time.monotonic() + seconds
+        await self._judge(conn, rows)
+
+    async def _judge(self, conn: Connection, rows: Sequence[asyncpg.Record]) -> None:
         now = time.monotonic()
         self._spared = {i: until for i, until in self._spared.items() if until > now}
         for row in rows:
