@@ -4,6 +4,11 @@ The server is the embedded one unless the environment names another:
 
 - PGFLOWS_TEST_DSN: a superuser's connection string, for a server that runs already
 - PGFLOWS_TEST_PG_BIN: the bin directory of another version to start
+
+PGFLOWS_TEST_EXTENSION_DSN turns on the tests that need the extension pg_durable: a superuser's
+connection string for the database that the extension's worker serves, of a build that may call
+127.0.0.1. Tests empty that database of pgflows, so it must hold nothing else, and roles must be
+able to log in there without a password.
 """
 
 from __future__ import annotations
@@ -35,6 +40,13 @@ for _name in [n for n in os.environ if n.startswith("PGFLOWS_") and "_TEST_" not
 
 OWNER, RUN = "pgflows_tests", "pgflows_run"
 RUN_PASSWORD = "run-tests"  # noqa: S105 - of a server that lives as long as the tests
+EXTENSION_DSN = os.environ.get("PGFLOWS_TEST_EXTENSION_DSN")
+# the database is one for all, so one process runs these tests
+ON_THE_EXTENSION = (
+    pytest.mark.skipif(not EXTENSION_DSN, reason="PGFLOWS_TEST_EXTENSION_DSN names no server"),
+    pytest.mark.xdist_group("extension"),
+    pytest.mark.slow,
+)
 FAST = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "on"}
 
 

@@ -115,7 +115,12 @@ begin
       detail = jsonb_build_object('field', 'limit_count', 'expected', 'at least 1')::text;
   end if;
   return query
-  select x.n, case when x.n < e.newest then 'ContinuedAsNew' else initcap(df._status(i) collate "C") end,
+  select x.n,
+    case
+      when x.n < e.newest then 'ContinuedAsNew'
+      when i.status = 'cancelled' then 'Failed'
+      else initcap(df._status(i) collate "C")
+    end,
     (
       select count(*) from df.nodes n
       where n.instance_id = i.id and split_part(n.status_details ->> 'execution_id', '::', 2) = x.n::text

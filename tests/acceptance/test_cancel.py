@@ -9,8 +9,8 @@ import pytest
 
 from tests.acceptance.peers import Peer, serving_steps
 from tests.acceptance.runs import Runs, effect
-from tests.conformance.conftest import running_engine
 from tests.conftest import Database, Spawn, until
+from tests.df.conftest import running_engine
 
 SOON = 3.0  # generous: the promise is about a second, on a machine with nothing else to do
 LONG = "df.sql($s$insert into public.effects select 'late' from pg_sleep(60)$s$)"

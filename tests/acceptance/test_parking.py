@@ -13,8 +13,8 @@ import pytest
 from pgflows.database.connections import ENGINE, connect
 from tests.acceptance.peers import Peer, serving_steps
 from tests.acceptance.runs import Runs, effect
-from tests.conformance.conftest import running_engine
 from tests.conftest import Database, Spawn, until
+from tests.df.conftest import running_engine
 
 COPY = """
 with ids as materialized (

@@ -1,7 +1,8 @@
-"""An engine beside a database, and a role that uses `df` and nothing else.
+"""A stage: a database where what is started is run. What both implementations do is run on each.
 
-A server that has the extension pg_durable is tested as it is: its worker is the engine, and the one
-database that it serves is the stage. Tests that need one of the two say so with a marker.
+The one stage is a database of ours with an engine as a process beside it. The other is the database
+that PGFLOWS_TEST_EXTENSION_DSN names, where the worker of pg_durable is the engine; it is left out
+if the variable names none. A marker says which tests need the one or the other.
 """
 
 from __future__ import annotations
@@ -9,81 +10,35 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 
-from pgflows.config import Settings
-from pgflows.engine import open_engine
 from tests.conformance.corpus.peer import serving
-from tests.conftest import OWNER, RUN, RUN_PASSWORD, Database, Process, free_port, until
+from tests.conftest import (
+    EXTENSION_DSN,
+    ON_THE_EXTENSION,
+    OWNER,
+    RUN,
+    RUN_PASSWORD,
+    Database,
+    Process,
+    free_port,
+    until,
+)
 from tests.conftest import _dsn as dsn_of
+from tests.df.conftest import OTHER, USER, admin, make_roles, other, user
 
-USER, OTHER = "pgflows_test_user", "pgflows_test_other"
+__all__ = ["admin", "other", "user"]  # fixtures
 
-
-async def make_roles(database: Database, *, include_http: bool = True) -> None:
-    """Two roles that log in, the first with a schema of its own."""
-    conn = await asyncpg.connect(database.admin_dsn)
-    for role in (USER, OTHER):
-        await conn.execute(
-            f"do $$ begin create role {role} login; "
-            "exception when duplicate_object or unique_violation then null; end $$"
-        )
-    await conn.execute(f"create schema if not exists corpus authorization {USER}")
-    await conn.close()
-    conn = await asyncpg.connect(database.dsn)
-    await conn.execute("select df.grant_usage($1, include_http => $2)", USER, include_http)
-    await conn.execute("select df.grant_usage($1)", OTHER)
-    await conn.close()
-
-
-@asynccontextmanager
-async def running_engine(database: Database, **settings: Any) -> AsyncIterator[None]:
-    """An engine in this process, until the block ends."""
-    given = Settings.model_validate({"run_dsn": database.run_dsn} | settings)
-    async with open_engine(given, dsn=database.dsn) as engine:
-        task = asyncio.create_task(engine.serve())
-        try:
-            yield
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-
-
-@pytest.fixture
-async def user(database: Database) -> AsyncIterator[asyncpg.Connection[Any]]:
-    """A connection as an ordinary role with df usage, http included."""
-    await make_roles(database)
-    conn = await asyncpg.connect(database.as_role(USER))
-    yield conn
-    await conn.close()
-
-
-@pytest.fixture
-async def admin(database: Database) -> AsyncIterator[asyncpg.Connection[Any]]:
-    """A connection as a superuser."""
-    conn = await asyncpg.connect(database.admin_dsn)
-    yield conn
-    await conn.close()
-
-
-@pytest.fixture
-async def other(
-    database: Database, user: asyncpg.Connection[Any]
-) -> AsyncIterator[asyncpg.Connection[Any]]:
-    """A connection as another ordinary role, without http."""
-    conn = await asyncpg.connect(database.as_role(OTHER))
-    yield conn
-    await conn.close()
-
-
+# what the engine of the extension writes down, for stage.until_listening
+BOOKS = f"""
+grant usage on schema _duroxide to {USER}, {OTHER};
+grant select on _duroxide.history to {USER}, {OTHER}
+"""
 NOWHERE = "http://127.0.0.1:9"
 
 
@@ -95,47 +50,30 @@ class Stage:
     peer: str
 
 
-@cache
-def extension() -> str | None:
-    """The name of the database that the worker of pg_durable serves; None where there is none."""
-    given = os.environ.get("PGFLOWS_TEST_DSN")
-    return asyncio.run(_served(given)) if given else None
-
-
-async def _served(admin_dsn: str) -> str | None:
-    conn = await asyncpg.connect(admin_dsn)
-    name: str | None = await conn.fetchval(
-        "select coalesce(current_setting('pg_durable.database', true), 'postgres') "
-        "from pg_available_extensions where name = 'pg_durable'"
-    )
-    await conn.close()
-    return name
-
-
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skips what is said to hold for the other implementation, or looks into a database of ours."""
-    there = extension() is not None
-    for name, here in (("ours", not there), ("extension", there)):
-        marker = item.get_closest_marker(name)
-        if marker is not None and not here:
-            pytest.skip(f"for {name} only: {marker.args[0]}")
-    if there and isinstance(item, pytest.Function) and "template" in item.fixturenames:
-        pytest.skip("it needs a database with our migrations")
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test on a stage runs on both stages, or on the one that its marker names."""
+    if "stage" not in metafunc.fixturenames:
+        return
+    here, there = "ours", pytest.param("extension", marks=ON_THE_EXTENSION)
+    if metafunc.definition.get_closest_marker("extension"):
+        metafunc.parametrize("stage", [there], indirect=True, scope="session")
+    elif EXTENSION_DSN and not metafunc.definition.get_closest_marker("ours"):
+        metafunc.parametrize("stage", [here, there], indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")
 def stage(
-    server_dsn: str,
-    request: pytest.FixtureRequest,
-    tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stage]:
     """One for all tests of a process: they run flows on it and leave their rows behind."""
     with serving() as peer:
-        if served := extension():
-            database = _served_database(server_dsn, served)
+        if getattr(request, "param", "ours") == "extension":
+            database = _database_of_the_extension()
             asyncio.run(make_roles(database))
+            asyncio.run(_order(database.dsn, BOOKS))
             yield Stage(database, peer)
             return
+        server_dsn = request.getfixturevalue("server_dsn")
         database = _database_of_ours(server_dsn, request.getfixturevalue("template"))
         asyncio.run(make_roles(database))
         log = tmp_path_factory.mktemp("stage") / "engine.log"
@@ -150,9 +88,10 @@ def stage(
         asyncio.run(_order(server_dsn, f"drop database {database.name} with (force)"))
 
 
-def _served_database(admin_dsn: str, name: str) -> Database:
+def _database_of_the_extension() -> Database:
     """Where the extension's worker works, once it has seen that the extension is there."""
-    dsn = urlunsplit(urlsplit(admin_dsn)._replace(path=f"/{name}"))
+    assert EXTENSION_DSN is not None
+    dsn = EXTENSION_DSN
 
     async def ready() -> None:
         conn = await asyncpg.connect(dsn)
@@ -162,7 +101,7 @@ def _served_database(admin_dsn: str, name: str) -> Database:
         await conn.close()
 
     asyncio.run(ready())
-    return Database(name, dsn, dsn, dsn)
+    return Database(urlsplit(dsn).path.strip("/"), dsn, dsn, dsn)
 
 
 def _database_of_ours(admin_dsn: str, template: str) -> Database:

@@ -10,7 +10,21 @@ from typing import Any
 from pgflows.database.connections import Connection
 from tests.conftest import until
 
-PATIENCE = 60
+PATIENCE = 60  # seconds
+# The extension drops a signal that comes before its engine listens, a moment after the node shows
+# running. Only the engine's own record tells: a subscription that no other work follows.
+LISTENS = """
+select exists (
+  select from _duroxide.history h
+  where (h.instance_id = $1 or starts_with(h.instance_id, $1 || '::'))
+    and h.event_data::json ->> 'type' = 'ExternalSubscribed'
+    and not exists (
+      select from _duroxide.history l
+      where l.instance_id = h.instance_id and l.execution_id = h.execution_id
+        and l.event_id > h.event_id and l.event_data::json ->> 'type' like 'Activity%'
+    )
+)
+"""
 
 
 @dataclass(frozen=True)
@@ -109,10 +123,18 @@ async def look(conn: Connection, instance: str) -> Played:
     return Played(instance, info["status"], info["output"], result, [dict(n) for n in nodes])
 
 
+async def until_listening(conn: Connection, instance: str) -> None:
+    """Waits until a signal that is raised now is not too early."""
+    if await conn.fetchval("select to_regclass('_duroxide.history') is not null"):
+        await until(lambda: conn.fetchval(LISTENS, instance), what="a wait for a signal")
+
+
 async def until_node(conn: Connection, instance: str, type: str, status: str = "running") -> None:
-    """Waits until a node of this type shows this status."""
+    """Waits until a node of this type shows this status, and may be signalled if it waits."""
     shown = (
         "select true from df.instance_nodes($1) "
         "where node_type = $2 and inferred_status = $3 limit 1"
     )
     await until(lambda: conn.fetchval(shown, instance, type, status), what=f"{type} {status}")
+    if (type, status) == ("SIGNAL", "running"):
+        await until_listening(conn, instance)

@@ -12,12 +12,12 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.conformance.conftest import USER, make_roles, running_engine
 from tests.conformance.corpus.differences import DIFFERENCES, Difference
 from tests.conformance.corpus.peer import serving
 from tests.conformance.corpus.recorder import Record, Recorder, lines, without_words
 from tests.conftest import OWNER, RUN, Database
 from tests.conftest import _dsn as _at
+from tests.df.conftest import USER, make_roles, running_engine
 
 CASES = {case["name"]: case for case in lines("cases.jsonl")}
 RECORDED = {record["name"]: record for record in lines("recorded-0.2.6.jsonl")}

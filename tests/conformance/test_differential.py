@@ -7,9 +7,10 @@ import asyncio
 import pytest
 
 from pgflows.database.connections import Connection
-from tests.conformance.conftest import USER, Stage, running_engine
+from tests.conformance.conftest import Stage
 from tests.conformance.differential import main
 from tests.conftest import Database
+from tests.df.conftest import USER, running_engine
 
 GRAPHS = [
     "df.seq(df.as('select 1 as n', 'a'), 'select $a + 1 as n')",

@@ -10,8 +10,8 @@ import pytest
 
 from pgflows.database.connections import Connection
 from pgflows.engine.node.graph import build
-from tests.conformance.conftest import OTHER
 from tests.conformance.stage import literal, play, play_all
+from tests.df.conftest import OTHER
 
 SQL = {"node_type": "SQL", "query": "select 1"}
 SLEEP = {"node_type": "SLEEP", "query": "600"}

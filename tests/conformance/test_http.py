@@ -12,8 +12,6 @@ from pgflows.database.connections import Connection
 from tests.conformance.conftest import NOWHERE, Stage
 from tests.conformance.stage import play
 
-pytestmark = pytest.mark.ours("the packages of the extension call no peer on loopback")
-
 KEYS = {"status", "body", "encoding", "headers", "ok", "duration_ms"}
 
 

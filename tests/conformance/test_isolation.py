@@ -6,8 +6,9 @@ import asyncpg
 import pytest
 
 from pgflows.database.connections import Connection
-from tests.conformance.conftest import OTHER, USER, Stage
+from tests.conformance.conftest import Stage
 from tests.conformance.stage import finish, play, start
+from tests.df.conftest import OTHER, USER
 
 REFUSED = asyncpg.PostgresError
 
@@ -71,7 +72,7 @@ async def test_others_may_not_touch_an_instance(
     actor: Connection, stranger: Connection, call: str
 ) -> None:
     instance = await start(actor, "df.wait_for_signal('go')")
-    with pytest.raises(REFUSED, match="not found or access denied"):
+    with pytest.raises(REFUSED, match=r"not found or access denied|Failed to query status"):
         await stranger.fetchval(f"select {call}", instance)
     await actor.fetchval("select df.cancel($1, 'mine')", instance)
     assert (await finish(actor, instance)).output == "canceled: mine"
@@ -131,9 +132,20 @@ async def test_grants_are_added_and_taken(stage: Stage, stage_admin: Connection)
     finally:
         await conn.close()
         await admin.execute(f"drop owned by {role}")
-        rows = "delete from df.instances where submitted_by = $1::regrole"
-        await admin.execute(rows.replace("$1", f"'{role}'"))
+        rows = f"where submitted_by = '{role}'::regrole"
+        await admin.execute(f"delete from df.nodes {rows}; delete from df.instances {rows}")  # noqa: S608
         await admin.execute(f"drop role {role}")
+        await admin.close()
+
+
+@pytest.mark.ours("a setting of the extension's server, which is read when that starts")
+async def test_a_superuser_may_start_if_a_setting_says_so(stage: Stage) -> None:
+    admin = await asyncpg.connect(stage.database.admin_dsn)
+    try:
+        await admin.execute("set pg_durable.enable_superuser_instances = on")
+        text = "'select current_setting(''is_superuser'') as s'"
+        assert (await play(admin, text)).cell == "on"
+    finally:
         await admin.close()
 
 
@@ -142,9 +154,6 @@ async def test_a_superuser_is_refused_and_so_is_a_role_without_login(stage: Stag
     try:
         with pytest.raises(REFUSED):
             await admin.fetchval("select df.start('select 1')")
-        await admin.execute("set pg_durable.enable_superuser_instances = on")
-        text = "'select current_setting(''is_superuser'') as s'"
-        assert (await play(admin, text)).cell == "on"
         group = f"group_{stage.database.name}"
         await admin.execute(f"drop role if exists {group}")
         await admin.execute(f"create role {group} nologin")

@@ -77,7 +77,7 @@ async def test_building_touches_no_table(actor: Connection) -> None:
         ("df.break()", "BREAK"),
         ("df.sleep(0)", "SLEEP"),
         ("df.sleep(9223372036854775807)", "SLEEP"),
-        ("df.wait_for_schedule('0 0 * * 0')", "WAIT_SCHEDULE"),
+        ("df.wait_for_schedule('0 0 * * SUN')", "WAIT_SCHEDULE"),
         ("df.wait_for_signal('x')", "SIGNAL"),
         ("df.http('HTTPS://h')", "HTTP"),
         ("df.http('{scheme}://h')", "HTTP"),

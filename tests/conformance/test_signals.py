@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from pgflows.database.connections import Connection
-from tests.conformance.stage import finish, look, play, start, until_node
+from tests.conformance.stage import finish, look, play, start, until_listening, until_node
 from tests.conftest import until
 
 
@@ -60,6 +60,7 @@ async def test_a_signal_wakes_one_wait_and_the_next_needs_another(actor: Connect
         "from df.instance_nodes($1) where node_type = 'SIGNAL'"
     )
     await until(lambda: actor.fetchval(second, instance))
+    await until_listening(actor, instance)
     await actor.fetchval("select df.signal($1, 'go', '2')", instance)
     assert (await finish(actor, instance)).rows == [{"a": 1, "b": 2}]
 
@@ -97,6 +98,7 @@ async def test_a_signal_sent_by_a_run_reaches_another(actor: Connection) -> None
     assert (await finish(actor, instance)).value["data"] == "from a run"
 
 
+@pytest.mark.ours("on the extension a signal takes effect at once")
 async def test_a_rolled_back_signal_was_never_sent(actor: Connection) -> None:
     instance = await waiting(actor, "df.wait_for_signal('go')")
     transaction = actor.transaction()

@@ -9,9 +9,9 @@ from typing import Any, TypeAlias
 import asyncpg
 import pytest
 
-from tests.conformance.conftest import USER, make_roles, running_engine
 from tests.conftest import Database
 from tests.database.strange import alter
+from tests.df.conftest import USER, make_roles, running_engine
 
 Connection: TypeAlias = "asyncpg.Connection[Any]"
 

@@ -22,7 +22,7 @@ from tests.acceptance.conftest import EFFECTS, Deployment
 from tests.conftest import FAST, Spawn, free_port, until
 from tests.database.conftest import Server, binaries, program, value
 from tests.extension.stand_in import install
-from tests.snippets import recipes
+from tests.repository.snippets import recipes
 
 PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
 OWNER = "pgflows"  # as the page calls it

@@ -16,10 +16,10 @@ import pytest
 from pgflows.config import Settings
 from pgflows.database.migrations import migrate
 from tests.acceptance.conftest import EFFECTS
-from tests.conformance.conftest import USER, make_roles, running_engine
 from tests.conftest import OWNER, RUN, RUN_PASSWORD, Database, Spawn, until
 from tests.conftest import _dsn as dsn_of
 from tests.database.strange import alter, known
+from tests.df.conftest import USER, make_roles, running_engine
 
 # a caller whose session ends after less than a second, or by an error, could not wait for anything
 CALLERS = {

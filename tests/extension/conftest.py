@@ -1,9 +1,4 @@
-"""A database beside which pgflows finds pg_durable: the stand-in, and the real one if it is named.
-
-PGFLOWS_TEST_EXTENSION_DSN is a superuser's connection string for the database that the extension's
-worker serves (a build that may call 127.0.0.1). That database is emptied of pgflows by each test,
-so it must hold nothing else, and roles must be able to log in without a password.
-"""
+"""A database beside which pgflows finds pg_durable: the stand-in, and, if named, the real one."""
 
 from __future__ import annotations
 
@@ -14,14 +9,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import asyncpg
 import pytest
 
-from tests.conftest import Database, until
+from tests.conftest import EXTENSION_DSN, ON_THE_EXTENSION, Database, until
 from tests.conftest import _dsn as dsn_of
 from tests.extension.stand_in import install, working
 
 OWNER = "pgflows_beside"
 RUN = "pgflows_run"
 RUN_PASSWORD = "run-beside"  # noqa: S105 - of servers that live as long as the tests
-REAL = os.environ.get("PGFLOWS_TEST_EXTENSION_DSN")
 CLEAN = (
     "select df.cancel(id) from df.instances where status in ('pending', 'running')",
     "drop schema if exists pgflows cascade",
@@ -29,8 +23,6 @@ CLEAN = (
 )
 ROLES = ((OWNER, "createrole"), (RUN, f"password '{RUN_PASSWORD}'"))
 _numbers = iter(range(1_000_000))
-
-real_only = pytest.mark.skipif(REAL is None, reason="PGFLOWS_TEST_EXTENSION_DSN names no server")
 
 
 async def make_roles(conn: asyncpg.Connection[asyncpg.Record]) -> None:
@@ -73,8 +65,8 @@ async def stand_in_database(server_dsn: str) -> AsyncIterator[Database]:
 
 async def real_database() -> Database:
     """The extension's own database, emptied of pgflows."""
-    assert REAL is not None
-    conn = await asyncpg.connect(REAL)
+    assert EXTENSION_DSN is not None
+    conn = await asyncpg.connect(EXTENSION_DSN)
     await conn.execute("create extension if not exists pg_durable")
     beat = "select count(*) from df._worker_epoch where last_seen_at > now() - interval '15 s'"
     await until(lambda: conn.fetchval(beat), 60, "the worker of pg_durable")
@@ -83,7 +75,7 @@ async def real_database() -> Database:
         await conn.execute(statement)
     name = await conn.fetchval("select current_database()")
     await conn.close()
-    return _database(REAL, name)
+    return _database(EXTENSION_DSN, name)
 
 
 @pytest.fixture
@@ -97,7 +89,7 @@ async def real() -> Database:
     return await real_database()
 
 
-@pytest.fixture(params=["stand-in", pytest.param("extension", marks=[real_only, pytest.mark.slow])])
+@pytest.fixture(params=["stand-in", pytest.param("extension", marks=ON_THE_EXTENSION)])
 async def beside(request: pytest.FixtureRequest, server_dsn: str) -> AsyncIterator[Database]:
     """A database with the extension, or its stand-in with a worker; the owner has been let in."""
     async with AsyncExitStack() as stack:

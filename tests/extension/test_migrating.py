@@ -12,8 +12,8 @@ from pgflows.cli.doctor import Finding, examine
 from pgflows.config import Settings
 from pgflows.database.migrations import check_schema, migrate
 from pgflows.errors import MigrationError, SetupError
-from tests.conftest import Database
-from tests.extension.conftest import OWNER, let_in, real_only
+from tests.conftest import ON_THE_EXTENSION, Database
+from tests.extension.conftest import OWNER, let_in
 from tests.extension.stand_in import install
 
 FAILED = """
@@ -29,7 +29,7 @@ values (pgflows.uuid7(), 's#1', 's', 1, 'k', '{}', 'completed', clock_timestamp(
 """
 
 
-@pytest.fixture(params=["stand_in", pytest.param("real", marks=[real_only, pytest.mark.slow])])
+@pytest.fixture(params=["stand_in", pytest.param("real", marks=ON_THE_EXTENSION)])
 def strange(request: pytest.FixtureRequest) -> Database:
     """A database with the extension, or its stand-in; nobody has let the owner in."""
     found: Database = request.getfixturevalue(request.param)

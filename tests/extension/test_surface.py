@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import asyncpg
+import pytest
 
-from tests.conftest import Database
-from tests.extension.conftest import real_only
+from tests.conftest import ON_THE_EXTENSION, Database
 from tests.extension.surface import RECORDED, surface
 
 
@@ -35,7 +35,7 @@ async def test_stand_in_has_the_recorded_functions_and_operators(stand_in: Datab
     assert found["operators"] == RECORDED["operators"]
 
 
-@real_only
+@pytest.mark.parametrize("real", [pytest.param("extension", marks=ON_THE_EXTENSION)], indirect=True)
 async def test_extension_has_the_recorded_catalogue(real: Database) -> None:
     found = await read(real)
     assert found["tables"] == RECORDED["tables"]

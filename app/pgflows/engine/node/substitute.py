@@ -111,14 +111,14 @@ def _find(
         if column is None:
             return result.text, None
         flat = result.value
-        if not isinstance(flat, dict) or column not in flat:
-            if optional:
-                return None, None
-            return None, list(flat) if isinstance(flat, dict) else []
+        if not isinstance(flat, dict):
+            raise NodeFailed(f"{label}: result is neither a row set nor a JSON object")
+        if column not in flat:
+            return None, None if optional else list(flat)
         found = flat[column]
     elif not rows:
         if not optional:
-            raise NodeFailed(f"{label} has no rows — query returned zero results")
+            raise NodeFailed(f"${name} has no rows — query returned zero results")
         return None, None
     elif column is None:
         found = first_column(rows[0])

@@ -10,8 +10,8 @@ import asyncpg
 import pytest
 
 from pgflows.database.connections import Connection
-from tests.conformance.conftest import OTHER, USER, running_engine
 from tests.conftest import OWNER, RUN, Database, until
+from tests.df.conftest import OTHER, USER, running_engine
 
 NO_RIGHT = [
     f"set role {OWNER}",

@@ -8,8 +8,8 @@ import asyncpg
 import pytest
 
 from pgflows.database.connections import Connection
-from tests.conformance.conftest import USER, running_engine
 from tests.conftest import OWNER, RUN_PASSWORD, Database, until
+from tests.df.conftest import USER, running_engine
 
 START = "select df.start($1, 'apart', transaction_mode => 'new')"
 

@@ -16,7 +16,7 @@ from itertools import chain
 from pathlib import Path
 from textwrap import dedent
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGES = ("*.md", "docs/**/*.md", "examples/**/*.md")
 MODULES = ("app/**/*.py", "steps/**/*.py")
 

@@ -8,8 +8,8 @@ import asyncpg
 import pytest
 
 from pgflows.database.connections import Connection
-from tests.conformance.conftest import OTHER, USER, running_engine
 from tests.conftest import Database
+from tests.df.conftest import OTHER, USER, running_engine
 
 DENIED = asyncpg.InsufficientPrivilegeError
 

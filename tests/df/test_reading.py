@@ -83,7 +83,7 @@ async def test_a_cancelled_instance_stays_cancelled(user: Connection, owner: Con
     assert await user.fetchval("select df.await_instance($1, 1)", instance) == "cancelled"
     assert await owner.fetchval("select count(*) from df._work") == 0
     [execution] = await user.fetch("select * from df.instance_executions($1)", instance)
-    assert (execution["status"], execution["output"]) == ("Cancelled", info["output"])
+    assert (execution["status"], execution["output"]) == ("Failed", info["output"])
 
 
 async def test_engines_are_told_of_starts_cancels_and_signals(

@@ -10,8 +10,8 @@ import pytest
 from pgflows.config import Settings
 from pgflows.database.connections import Connection
 from pgflows.database.migrations import migrate
-from tests.conformance.conftest import OTHER, USER, running_engine
 from tests.conftest import OWNER, Database
+from tests.df.conftest import OTHER, USER, running_engine
 
 # Better matches than those of pg_catalog, which are polymorphic, variadic or of other types.
 FUNCTIONS = [

@@ -21,7 +21,7 @@ import pytest
 from pgflows.client import Client
 from pgflows.database.embedded import EmbeddedServer
 from tests.conftest import Database, Process, Spawn, free_port, until
-from tests.snippets import ROOT, snippet, uncovered
+from tests.repository.snippets import ROOT, snippet, uncovered
 
 URL = "http://127.0.0.1:8000"
 """The service as the documentation names it."""

@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 import asyncpg
 import pytest
 
-from tests.conformance.conftest import running_engine
 from tests.conftest import Database, until
+from tests.df.conftest import running_engine
 
 Connection: TypeAlias = "asyncpg.Connection[Any]"
 

@@ -7,8 +7,8 @@ import pytest
 
 from pgflows.database.connections import Connection
 from pgflows.engine.sql import pools
-from tests.conformance.conftest import OTHER, USER, running_engine
 from tests.conftest import Database, until
+from tests.df.conftest import OTHER, USER, running_engine
 
 SESSIONS = (
     "select count(*) from pg_stat_activity "
