@@ -12,6 +12,8 @@ from tests.conformance.differential import main
 from tests.conftest import Database
 from tests.df.conftest import USER, running_engine
 
+pytestmark = pytest.mark.ours("it compares two databases of ours")
+
 GRAPHS = [
     "df.seq(df.as('select 1 as n', 'a'), 'select $a + 1 as n')",
     "df.join('select 1', df.if('select false', 'select 2', 'select 1/0'))",

@@ -84,10 +84,10 @@ async def test_text_is_text_and_bytes_are_base64(actor: Connection, stage: Stage
 
 async def test_a_key_that_an_answer_lacks(actor: Connection, stage: Stage) -> None:
     get = f"df.as(df.http('{stage.peer}/array', 'GET'), 'r')"
-    text = "'select $r.nope? is null as a, ''$r.nope'' as b'"
-    assert (await play(actor, f"df.seq({get}, {text})")).rows == [{"a": True, "b": "$r.nope"}]
+    text = "'select ''$r.nope?'' as a, ''$r.nope'' as b'"
+    assert (await play(actor, f"df.seq({get}, {text})")).rows == [{"a": "$r.nope?", "b": "$r.nope"}]
     send = f"df.http('{stage.peer}/echo', 'POST', '{{}}')"
-    assert (await echoed(actor, f"df.seq({get}, {send.format('$r.nope?')})"))["body"] == "NULL"
+    assert (await echoed(actor, f"df.seq({get}, {send.format('$r.nope?')})"))["body"] == "$r.nope?"
     played = await play(actor, f"df.seq({get}, {send.format('$r.nope')})")
     assert "$r.nope: result has no field 'nope'" in played.error
 

@@ -79,8 +79,9 @@ async def test_others_may_not_touch_an_instance(
 
 
 async def test_who_may_do_all_sees_and_ends_all(actor: Connection, stage_admin: Connection) -> None:
-    instance = await start(actor, "df.wait_for_signal('go')")
-    listed = await stage_admin.fetch("select * from df.list_instances(null, 1000)")
+    label = await actor.fetchval("select gen_random_uuid()::text")
+    instance = await start(actor, "df.wait_for_signal('go')", label)
+    listed = await stage_admin.fetch("select * from df.list_instances(null, 10, $1)", label)
     assert instance in {r["instance_id"] for r in listed}
     await stage_admin.fetchval("select df.cancel($1, 'maintenance')", instance)
     assert (await finish(actor, instance)).output == "canceled: maintenance"

@@ -250,9 +250,9 @@ async def test_an_instance_is_drawn_with_a_mark_for_each_status(actor: Connectio
     assert marks["SQL: select 3"] == "⊘"
     assert marks["SIGNAL 'go'"] == "⏳"
     assert marks["SQL: select 2"] == "○"
+    assert (await finish(actor, instance)).output == "canceled: enough"
     assert "canceled: enough" in await actor.fetchval("select df.explain($1)", instance)
     assert "not found" in await actor.fetchval("select df.explain('deadbeef')")
-    assert (await finish(actor, instance)).output == "canceled: enough"
 
 
 @pytest.mark.parametrize("limit", [0, -1])

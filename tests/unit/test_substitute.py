@@ -30,7 +30,7 @@ CAPTURES = {"a": ROW, "none": EMPTY, "resp": FLAT, "rows": ROWS, "ab": Result('{
         ("select $$a", "select $5"),
         ("select '$a'", "select '5'"),
         ("select $resp.status, $resp.ok", "select 200, true"),
-        ("select $resp.nope, $resp.nope?", "select $resp.nope, NULL"),
+        ("select $resp.nope, $resp.nope?", "select $resp.nope, $resp.nope?"),
         ("select $resp", 'select \'{"status":200,"body":"b","ok":true}\''),
         ("from $rows.*", 'from (VALUES (1, \'r1\'), (2, NULL)) AS "rows"("zeta","t")'),
         ("from $none.*", 'from (SELECT NULL WHERE false) AS "none"'),
@@ -53,7 +53,7 @@ def test_inserted_text_is_not_scanned_again() -> None:
     [
         ("$a.w|$a.v|$a.j", 'it\'s|5|{"k":[1]}'),
         ("$a.n?", "NULL"),
-        ("$resp.nope?", "NULL"),
+        ("$resp.nope?|$a.nope?", "$resp.nope?|$a.nope?"),
         ("$rows.*", '[{"zeta":1,"t":"r1"},{"zeta":2,"t":null}]'),
         ("$unset", "$unset"),
     ],

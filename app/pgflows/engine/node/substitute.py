@@ -39,7 +39,10 @@ def literals(text: str, captures: Captures) -> list[Any] | None:
 
 
 def in_field(text: str, variables: Mapping[str, str], captures: Captures) -> str:
-    """A URL, body or header value with captures as raw text; a missing key fails the node."""
+    """A URL, body or header value with captures as raw text; a missing key fails the node.
+
+    What asks with `?` for a missing key stays as it is, as it does in SQL.
+    """
     if len(text) <= LONGEST_NAME and (whole := _reference(text)) is not None:
         return _field_lookup(captures)(whole)
     return _apply(text, variables, captures, _field_lookup)
@@ -89,6 +92,8 @@ def _field_lookup(captures: Captures) -> Lookup:
         if column == "*":
             return dump(_rows(name, result)) + (optional or "")
         found, missing = _find(result, name, column, bool(optional))
+        if missing is not None and optional:
+            return m[0]
         if missing is not None:
             known = ", ".join(missing)
             raise NodeFailed(
@@ -114,7 +119,7 @@ def _find(
         if not isinstance(flat, dict):
             raise NodeFailed(f"{label}: result is neither a row set nor a JSON object")
         if column not in flat:
-            return None, None if optional else list(flat)
+            return None, list(flat)
         found = flat[column]
     elif not rows:
         if not optional:
