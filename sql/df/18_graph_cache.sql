@@ -10,17 +10,17 @@ returns text language sql immutable parallel safe as $$
 $$;
 
 -- The lock is only tried: a start may not wait here for the end of another transaction.
-create or replace function df._cache_graph(p_hash bytea, p_nodes df._template_nodes[])
+create or replace function df._cache_graph(p_hash bytea, p_nodes df._prepared_nodes[])
 returns void language plpgsql as $$
 begin
   if cardinality(p_nodes) > 500 or not pg_try_advisory_xact_lock(1885824888, hashtext(p_hash::text)) then
     return;
   end if;
-  insert into df._graphs (hash) values (p_hash) on conflict (hash) do nothing;
+  insert into df._cached_graphs (hash) values (p_hash) on conflict (hash) do nothing;
   if not found then
     return;
   end if;
-  insert into df._graph_nodes (hash, n, node_type, query, result_name, left_n, right_n, condition_n, extra_n)
+  insert into df._cached_nodes (hash, n, node_type, query, result_name, left_n, right_n, condition_n, extra_n)
   select p_hash, a.n, a.node_type, case when a.refers is null then a.query end, a.result_name,
     array_position(ids, a.left_node) - 1, array_position(ids, a.right_node) - 1,
     array_position(ids, (a.refers ->> 'condition_node')::varchar) - 1,
@@ -34,4 +34,4 @@ begin
     ) a;
 end $$;
 
-delete from df._graphs;  -- what an earlier version checked
+delete from df._cached_graphs;  -- what an earlier version checked

@@ -129,7 +129,7 @@ end $$;
 -- A graph as rows, the root first. jsonb is parsed once and then only copied; the stack holds disjoint parts of it.
 -- Ids: a random start, then steps of an odd number, so that they are distinct among the 2^32 without a look-up.
 create or replace function df._flatten(p_root jsonb)
-returns setof df._template_nodes language plpgsql volatile as $$
+returns setof df._prepared_nodes language plpgsql volatile as $$
 declare
   c_depth constant integer := 256;
   c_nodes constant integer := 10000;
@@ -150,7 +150,7 @@ declare
   v_children text;
   v_extra text[];
   v_condition text;
-  v_node df._template_nodes;
+  v_node df._prepared_nodes;
 begin
   v_ids[1] := df._node_id(v_base, 0);
   while v_top > 0 loop
@@ -224,15 +224,15 @@ create or replace function df._prepare(p_graph text)
 returns bytea language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
   v_hash bytea := sha256(convert_to(p_graph, 'UTF8'));
-  v_nodes df._template_nodes[];
+  v_nodes df._prepared_nodes[];
 begin
-  if exists (select from df._templates t where t.hash = v_hash) then
+  if exists (select from df._prepared_graphs t where t.hash = v_hash) then
     return v_hash;
   end if;
   select array_agg(f.*) into v_nodes from df._flatten(df._read_graph(p_graph)) f;
-  insert into df._templates (hash, root_node) values (v_hash, v_nodes[1].id) on conflict do nothing;
+  insert into df._prepared_graphs (hash, root_node) values (v_hash, v_nodes[1].id) on conflict do nothing;
   if found then
-    insert into df._template_nodes (hash, id, node_type, query, result_name, left_node, right_node)
+    insert into df._prepared_nodes (hash, id, node_type, query, result_name, left_node, right_node)
     select v_hash, n.id, n.node_type, n.query, n.result_name, n.left_node, n.right_node from unnest(v_nodes) n;
   end if;
   return v_hash;

@@ -45,14 +45,14 @@ begin
   loop
     insert into df.instances (id, label, root_node, submitted_by, database)
     values (coalesce(p_id, lpad(to_hex(trunc(random() * 4294967296)::bigint), 8, '0')), p_label,
-      coalesce(p_root, (select t.root_node from df._templates t where t.hash = p_hash)), p_role, p_database)
+      coalesce(p_root, (select t.root_node from df._prepared_graphs t where t.hash = p_hash)), p_role, p_database)
     on conflict (id) do nothing returning id into v_id;
     exit when v_id is not null;
     if p_id is not null then
       raise exception 'instance id % is taken', p_id using errcode = '23505', hint = 'start again';
     end if;
   end loop;
-  insert into df._work (instance_id, template, vars)
+  insert into df._work (instance_id, prepared, vars)
   select v_id, p_hash, coalesce(jsonb_object_agg(v.name, v.value), '{}') from df.vars v where v.owner = p_role
   returning exists (select from df._awake a where a.until > clock_timestamp() + interval '30 ms') into v_awake;
   if not v_awake then
@@ -69,7 +69,7 @@ declare
   v_prepared boolean;
   v_cached boolean;
   v_root text;
-  v_nodes df._template_nodes[];
+  v_nodes df._prepared_nodes[];
   v_id text;
 begin
   perform df._check_submitter(p_role);
@@ -77,17 +77,17 @@ begin
     perform df._check_database(p_database, p_role);
   end if;
   -- a root that is that of a prepared graph would say that this is one
-  select t.hash is not null, g.hash is not null and not exists (select from df._templates o where o.root_node = r.id),
+  select t.hash is not null, g.hash is not null and not exists (select from df._prepared_graphs o where o.root_node = r.id),
     coalesce(t.root_node, r.id)
   into v_prepared, v_cached, v_root
   from (select df._node_id(v_base, 0) as id) r
-  left join df._templates t on t.hash = v_hash
-  left join df._graphs g on g.hash = v_hash;
+  left join df._prepared_graphs t on t.hash = v_hash
+  left join df._cached_graphs g on g.hash = v_hash;
   if not (v_prepared or v_cached) then
     loop
       select array_agg(f.*) into v_nodes from df._flatten(df._read_graph(p_envelope)) f;
       v_root := v_nodes[1].id;
-      exit when not exists (select from df._templates t where t.root_node = v_root);
+      exit when not exists (select from df._prepared_graphs t where t.root_node = v_root);
     end loop;
     if random() < 1 / 64.0 then
       perform df._cache_graph(v_hash, v_nodes);
@@ -104,7 +104,7 @@ begin
         else g.query
       end,
       g.result_name, df._node_id(v_base, g.left_n), df._node_id(v_base, g.right_n), p_role, p_database
-    from df._graph_nodes g where g.hash = v_hash;
+    from df._cached_nodes g where g.hash = v_hash;
   elsif not v_prepared then
     insert into df.nodes (id, instance_id, node_type, query, result_name, left_node, right_node, submitted_by, database)
     select n.id, v_id, n.node_type, n.query, n.result_name, n.left_node, n.right_node, p_role, p_database
@@ -118,7 +118,7 @@ returns trigger language plpgsql security definer set search_path = pg_catalog, 
   set plan_cache_mode = force_generic_plan as $$
 begin
   perform set_config('df.started_id', case
-    when new.mode = 'new' then df._start_apart(new.envelope, new.label, new.database, new.submitted_by)
+    when new.mode = 'new' then df._start_own_transaction(new.envelope, new.label, new.database, new.submitted_by)
     else df._begin(null, new.envelope, new.label, new.database, new.submitted_by)
   end, true);
   return null;

@@ -37,7 +37,7 @@ end $$;
 create or replace function df._dial(p_schema text, p_target text, p_request text)
 returns text language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-  c_name constant text := 'df_start_apart';
+  c_name constant text := 'df_start_own_transaction';
   v_answer text;
   v_open text[];
 begin
@@ -65,7 +65,7 @@ begin
   return v_answer;
 end $$;
 
-create or replace function df._start_apart(p_envelope text, p_label text, p_database text, p_role oid)
+create or replace function df._start_own_transaction(p_envelope text, p_label text, p_database text, p_role oid)
 returns text language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_schema text := (

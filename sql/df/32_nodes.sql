@@ -4,11 +4,11 @@
 
 -- The nodes of the prepared graph that an instance was started from; of an instance that the caller may see.
 create or replace function df._prepared(p_instance text)
-returns setof df._template_nodes language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+returns setof df._prepared_nodes language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   select n.*
   from df.instances i
-  join df._templates t on t.root_node = i.root_node
-  join df._template_nodes n on n.hash = t.hash
+  join df._prepared_graphs t on t.root_node = i.root_node
+  join df._prepared_nodes n on n.hash = t.hash
   where i.id = p_instance and (i.submitted_by = quote_ident(session_user)::regrole
     or pg_has_role(session_user, (select c.relowner from pg_class c where c.oid = 'df.nodes'::regclass), 'member'))
 $$;

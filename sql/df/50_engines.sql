@@ -28,7 +28,7 @@ begin
   delete from df._signals s where s.instance_id = p_instance;
   insert into df.nodes (id, instance_id, node_type, submitted_by)
   select t.id, i.id, t.node_type, i.submitted_by
-  from df.instances i join df._template_nodes t on t.id = i.root_node
+  from df.instances i join df._prepared_nodes t on t.id = i.root_node
   where i.id = p_instance and not exists (select from df.nodes n where n.instance_id = i.id and n.id = i.root_node);
   update df.nodes n set status = 'failed', result = to_jsonb(p_reason), updated_at = clock_timestamp()
   from df.instances i where i.id = p_instance and n.instance_id = p_instance and n.id = i.root_node;

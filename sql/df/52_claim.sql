@@ -1,6 +1,6 @@
 -- Taking free instances, reading what is needed to run them, and giving them back.
 --   _claim, _release                    take and give back; _release counts what went wrong
---   _load, _load_template, _mail        nodes, prepared graphs, signals
+--   _load, _load_prepared, _mail        nodes, prepared graphs, signals
 
 -- Due is what was due when the statement began: clock_timestamp() may change within it, so it cannot bound an index scan, and
 -- every sleeping instance would be read.
@@ -10,7 +10,7 @@
 -- the server down, its engine must be known.
 create or replace function df._claim(p_engine uuid, p_limit integer, p_promise boolean default false)
 returns table (
-  instance_id text, token uuid, label text, role text, root_node text, template bytea,
+  instance_id text, token uuid, label text, role text, root_node text, prepared bytea,
   vars jsonb, state text, database text, calls text[]
 ) language sql set search_path = pg_catalog, pg_temp as $$
   with promise as (
@@ -43,9 +43,9 @@ returns table (
     update df._work w set owner = p_engine, token = gen_random_uuid(), wake_at = clock_timestamp(),
       state = coalesce(w.state, '{}')
     from due where w.instance_id = due.instance_id
-    returning w.instance_id, w.token, w.template, w.vars, due.state, w.failures
+    returning w.instance_id, w.token, w.prepared, w.vars, due.state, w.failures
   )
-  select t.instance_id::text, t.token, i.label, r.rolname::text, i.root_node::text, t.template,
+  select t.instance_id::text, t.token, i.label, r.rolname::text, i.root_node::text, t.prepared,
     t.vars, t.state, i.database, array_remove(array[
       case when has_function_privilege(r.oid, 'df.http(text,text,text,jsonb,integer)'::regprocedure, 'execute') then 'HTTP' end,
       case when has_function_privilege(r.oid, 'df.http_multipart(text,text,jsonb,jsonb,integer)'::regprocedure, 'execute')
@@ -69,12 +69,12 @@ returns table (
   where n.instance_id = any (p_instances)
 $$;
 
-create or replace function df._load_template(p_hash bytea)
+create or replace function df._load_prepared(p_hash bytea)
 returns table (
   id text, node_type text, query text, result_name text, left_node text, right_node text
 ) language sql stable set search_path = pg_catalog, pg_temp as $$
   select n.id::text, n.node_type, n.query, n.result_name, n.left_node::text, n.right_node::text
-  from df._template_nodes n where n.hash = p_hash
+  from df._prepared_nodes n where n.hash = p_hash
 $$;
 
 -- Signals raised for these instances and not used up, oldest first.

@@ -40,21 +40,21 @@ create or replace function df._checkpoint(
 as $$
 declare
   v_held text[];
-  v_templates bytea[];
+  v_prepared bytea[];
   v_now timestamptz := clock_timestamp();
   v_new integer := 0;
 begin
   if cardinality(p_instance) = 1 and cardinality(s_instance) = 0 and cardinality(e_instance) = 0 then
     -- branches that run side by side need not wait for each other's commits
-    select array_agg(h.id), array_agg(h.template) into v_held, v_templates
+    select array_agg(h.id), array_agg(h.prepared) into v_held, v_prepared
     from (
-      select w.instance_id::text as id, w.template from df._work w
+      select w.instance_id::text as id, w.prepared from df._work w
       where w.instance_id = p_instance[1] and w.token = p_token[1] for share
     ) h;
   else
-    select array_agg(h.id), array_agg(h.template) into v_held, v_templates
+    select array_agg(h.id), array_agg(h.prepared) into v_held, v_prepared
     from (
-      select w.instance_id::text as id, w.template
+      select w.instance_id::text as id, w.prepared
       from unnest(p_instance, p_token) as c(instance, token)
       join df._work w on w.instance_id = c.instance and w.token = c.token
       order by w.instance_id for no key update of w
@@ -64,18 +64,18 @@ begin
     return '{}';
   end if;
   -- an instance of a prepared graph gets a node's row when the node is first heard of
-  if array_remove(v_templates, null) <> '{}' then
+  if array_remove(v_prepared, null) <> '{}' then
     insert into df.nodes (id, instance_id, node_type, result_name, left_node, right_node, status, result,
       submitted_by, database, updated_at, status_details)
     select t.id, w.instance, t.node_type, t.result_name, t.left_node, t.right_node, w.status, w.result::jsonb,
       i.submitted_by, i.database, v_now, jsonb_build_object('execution_id', w.execution)
     from (
-      select u.*, v_templates[array_position(v_held, u.instance)] as template
+      select u.*, v_prepared[array_position(v_held, u.instance)] as prepared
       from unnest(w_instance, w_node, w_status, w_result, w_execution) as u(instance, node, status, result, execution)
     ) w
     join df.instances i on i.id = w.instance
-    cross join lateral (select * from df._template_nodes n where n.hash = w.template and n.id = w.node limit 1) t
-    where w.template is not null
+    cross join lateral (select * from df._prepared_nodes n where n.hash = w.prepared and n.id = w.node limit 1) t
+    where w.prepared is not null
       and not exists (select from df.nodes n where n.instance_id = w.instance and n.id = w.node);
     get diagnostics v_new = row_count;
   end if;

@@ -9,9 +9,9 @@ begin
   if not pg_try_advisory_xact_lock(1885824887, 1) then
     return 0;
   end if;
-  delete from df._graphs g
+  delete from df._cached_graphs g
   where g.hash in (
-    select o.hash from df._graphs o where o.created_at < clock_timestamp() - interval '1 hour' limit 2000 for update skip locked
+    select o.hash from df._cached_graphs o where o.created_at < clock_timestamp() - interval '1 hour' limit 2000 for update skip locked
   );
   perform df._count();
   select array_agg(old.id) into v_ids from (

@@ -31,17 +31,17 @@ begin
     output_schema = excluded.output_schema, checksum = excluded.checksum, required = excluded.required,
     fields = excluded.fields, types = excluded.types, registered_at = clock_timestamp();
   if pgflows.df_is_ours() then
-    update pgflows.workflows set template = df._prepare(p_graph) where name = p_name and version = p_version;
+    update pgflows.workflows set prepared = df._prepare(p_graph) where name = p_name and version = p_version;
   end if;
 end $$;
 
 revoke all on function pgflows.define from public;
 
--- A database that has changed from the embedded df to the extension pg_durable, or back: only the former has templates.
+-- A database that has changed from the embedded df to the extension pg_durable, or back: only the former prepares graphs.
 do $$ begin
   if pgflows.df_is_ours() then
-    update pgflows.workflows w set template = df._prepare(w.graph) where w.template is null;
+    update pgflows.workflows w set prepared = df._prepare(w.graph) where w.prepared is null;
   else
-    update pgflows.workflows w set template = null where w.template is not null;
+    update pgflows.workflows w set prepared = null where w.prepared is not null;
   end if;
 end $$;

@@ -163,18 +163,18 @@ declare
   v_input text := p_input::text;
   v_attributes text := p_attributes::text;
   v_version text;
-  v_template bytea;
+  v_prepared bytea;
   v_fits boolean;
   v_df_id text;
   v_run_role constant regrole := 'pgflows_run';
 begin
-  select w.version, w.template, case when w.template is null then w.graph end,
+  select w.version, w.prepared, case when w.prepared is null then w.graph end,
     p_input @@ w.plain_input and jsonb_typeof(p_attributes) = 'object'
       and (octet_length(v_input) <= 200 or pgflows._unshowable(p_input, v_input) is null)
       and (octet_length(v_attributes) <= 200 or pgflows._unshowable(p_attributes, v_attributes) is null)
       and greatest(octet_length(v_input), octet_length(v_attributes))
         <= (select s.value::text::bigint from pgflows.settings s where s.name = 'max_input_bytes')
-  into v_version, v_template, graph, v_fits
+  into v_version, v_prepared, graph, v_fits
   from pgflows.workflows w where w.name = p_workflow and w.active;
   if v_fits is not true then
     perform pgflows._check_start(p_workflow, v_version, p_input, p_attributes);
@@ -190,8 +190,8 @@ begin
     -- the key was used, and the insert waited for the commit
     instance_id := pgflows._started_before(p_workflow, p_input, p_key);
     graph := null;
-  elsif v_template is not null then
-    v_df_id := df._enter(null, v_template, null, coalesce(p_label, p_workflow), null, v_run_role);
+  elsif v_prepared is not null then
+    v_df_id := df._enter(null, v_prepared, null, coalesce(p_label, p_workflow), null, v_run_role);
     insert into pgflows.df_runs (df_id, instance_id, n, submitted_by) values (v_df_id, _open.instance_id, 1, v_run_role);
   end if;
 end $$;

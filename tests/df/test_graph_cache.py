@@ -17,7 +17,7 @@ CACHE = (
     "select df._cache_graph(sha256(convert_to($1, 'UTF8')), array_agg(f.*)) "
     "from df._flatten(df._read_graph($1)) f"
 )
-CACHED = "select count(*) from df._graphs"
+CACHED = "select count(*) from df._cached_graphs"
 GRAPHS = [
     "df.sql('select 1')",
     "df.seq('select 1', df.seq(df.as('select 2', 'a'), 'select $a'))",
@@ -66,7 +66,7 @@ async def test_a_cached_graph_is_written_as_the_first_time(
         assert found == tree
         assert len(others) == len(ids)
         assert not others & ids
-    work = await owner.fetch("select template, vars from df._work")
+    work = await owner.fetch("select prepared, vars from df._work")
     assert [tuple(r) for r in work] == [(None, "{}")] * 3
 
 
@@ -96,10 +96,10 @@ async def test_a_cached_graph_is_dropped_after_an_hour(owner: Connection) -> Non
     for graph in ("select 1", "select 2"):
         await owner.execute(CACHE, graph)
     await owner.execute(
-        "update df._graphs set created_at = now() - interval '61 minutes' "
+        "update df._cached_graphs set created_at = now() - interval '61 minutes' "
         "where hash = sha256('select 1')"
     )
     await owner.execute("select df._prune($1, 10)", dt.timedelta(days=30))
-    left = await owner.fetch("select hash = sha256('select 2') from df._graphs")
+    left = await owner.fetch("select hash = sha256('select 2') from df._cached_graphs")
     assert [r[0] for r in left] == [True]
-    assert await owner.fetchval("select count(*) from df._graph_nodes") == 1
+    assert await owner.fetchval("select count(*) from df._cached_nodes") == 1

@@ -215,8 +215,8 @@ async def test_a_prepared_graph_is_known_again(user: Connection, owner: Connecti
         await owner.execute("select df._prepare($1)", graph)
     one = await user.fetchval("select df.start($1)", graph)
     two = await user.fetchval("select df.start($1 || ' ')", graph)
-    templates = "select instance_id, template is not null from df._work order by 1"
-    known = {r[0]: r[1] for r in await owner.fetch(templates)}
+    prepared = "select instance_id, prepared is not null from df._work order by 1"
+    known = {r[0]: r[1] for r in await owner.fetch(prepared)}
     assert known == {one: True, two: False}
     query = "select query from df.instance_nodes($1) where query is not null order by 1"
     shapes = [await user.fetch(query, instance) for instance in (one, two)]

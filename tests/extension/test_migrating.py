@@ -142,8 +142,8 @@ async def test_database_that_changes_to_the_extension_and_back_is_migrated_both_
     await conn.execute(
         "select pgflows.define('w', '1', df.sql('select 1'), '{}', '{}', '{}', 'none')"
     )
-    template = "select template is not null from pgflows.workflows"
-    assert await value(database, template)
+    prepared = "select prepared is not null from pgflows.workflows"
+    assert await value(database, prepared)
     await order(database, "drop schema df cascade")
     await install(database.admin_dsn)
     owner = await conn.fetchval("select current_user")
@@ -155,14 +155,14 @@ async def test_database_that_changes_to_the_extension_and_back_is_migrated_both_
     assert not [n for n in await migrate(database.dsn, settings) if n.startswith("df/")]
     assert await migrate(database.dsn, settings) == []
     await check_schema(conn)
-    assert await value(database, template) is False
+    assert await value(database, prepared) is False
     await remove(database)
     with pytest.raises(MigrationError, match="lacks migrations/0001_df"):
         await check_schema(conn)
     assert "df/05_rights.sql" in await migrate(database.dsn, settings)
     assert await migrate(database.dsn, settings) == []
     await check_schema(conn)
-    assert await value(database, template)
+    assert await value(database, prepared)
     await conn.close()
 
 

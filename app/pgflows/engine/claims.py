@@ -1,6 +1,6 @@
 """The engine's control connection: heartbeat, claims, and the graphs of what was claimed.
 
-Graphs of prepared templates are loaded once, the nodes of other instances each time.
+Prepared graphs are loaded once, the nodes of other instances each time.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pgflows.engine.node.results import Result
 
 log = logging.getLogger("pgflows.engine")
 
-MOST_TEMPLATES = 500  # graphs that are kept
+MOST_PREPARED = 500  # graphs that are kept in memory
 CLAIM = "select * from df._claim($1, $2, $3)"
 
 
@@ -54,7 +54,7 @@ class Claims:
         self._conn = conn
         self._engine = engine
         self._turn = asyncio.Lock()
-        self._templates: OrderedDict[bytes, Node] = OrderedDict()
+        self._prepared: OrderedDict[bytes, Node] = OrderedDict()
 
     async def open(self, before: uuid.UUID | None) -> None:
         """Announces the engine. What its earlier session held becomes free."""
@@ -89,7 +89,7 @@ class Claims:
         prepared graph. An instance whose graph cannot be read is given back; the others go on.
         """
         unknown = [
-            r["instance_id"] for r in rows if r["state"] is not None or r["template"] is None
+            r["instance_id"] for r in rows if r["state"] is not None or r["prepared"] is None
         ]
         loaded: dict[str, list[asyncpg.Record]] = {i: [] for i in unknown}
         if unknown:
@@ -108,8 +108,8 @@ class Claims:
         return claims
 
     async def _claim(self, row: asyncpg.Record, nodes: list[asyncpg.Record] | None) -> Claim:
-        if row["template"] is not None:
-            graph = await self._template(row["template"], row["root_node"])
+        if row["prepared"] is not None:
+            graph = await self._prepared_graph(row["prepared"], row["root_node"])
         else:
             graph = build(row["root_node"], nodes or [])
         before = {
@@ -130,15 +130,15 @@ class Claims:
             frozenset(row["calls"]),
         )
 
-    async def _template(self, key: bytes, root: str) -> Node:
-        graph = self._templates.get(key)
+    async def _prepared_graph(self, key: bytes, root: str) -> Node:
+        graph = self._prepared.get(key)
         if graph is None:
             async with self._turn:
-                rows = await self._conn.fetch("select * from df._load_template($1)", key)
+                rows = await self._conn.fetch("select * from df._load_prepared($1)", key)
             graph = build(root, rows, prepared=True)
-            self._templates[key] = graph
-            if len(self._templates) > MOST_TEMPLATES:
-                self._templates.popitem(last=False)
+            self._prepared[key] = graph
+            if len(self._prepared) > MOST_PREPARED:
+                self._prepared.popitem(last=False)
         return graph
 
     async def release(self, instance: str, token: uuid.UUID, reason: str | None) -> None:
