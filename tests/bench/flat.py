@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import statistics
 import time
 from dataclasses import dataclass
@@ -23,7 +24,10 @@ with made as (
       ended_at)
   select pgflows.uuid7(), $1, '1', 'completed', $2::jsonb, $2::jsonb, 'l' || n % 100, 'pgflows',
     at, at
-  from (select n, now() - n * interval '1 ms' as at from generate_series($3::int, $4::int) n) s
+  from (
+    select n, now() + (n - $3) * interval '1 microsecond' as at
+    from generate_series($3::int, $4::int) n
+  ) s
   returning instance_id, created_at, label
 ), ran as (
   insert into df.instances
@@ -39,8 +43,8 @@ with made as (
   join (select instance_id, row_number() over () as n from made) m using (n)
 ), stepped as (
   insert into pgflows.step_runs
-    (instance_id, step_key, step, n, status, call, key_id, input, output, attempts, ended_at)
-  select m.instance_id, 'charge_payment#1', 'charge_payment', 1, 'completed', 1, 'none', $2::jsonb,
+    (instance_id, step_key, step, seq, status, key_id, input, output, attempts, ended_at)
+  select m.instance_id, 'charge_payment#1', 'charge_payment', 1, 'completed', 'none', $2::jsonb,
     $2::jsonb, 1, m.created_at from made m
 )
 insert into df.nodes (id, instance_id, node_type, status, result, submitted_by)
@@ -48,6 +52,7 @@ select '00000000', r.id, 'SQL', 'completed', '{"rows":[],"row_count":0}', 'pgflo
 from ran r
 """
 CHUNK = 50_000
+COUNTED = "select min(until) >= $1 from pgflows.counted_until"
 QUERIES = {
     "claim": "select * from df._claim('00000000-0000-0000-0000-000000000001'::uuid, 100)",
     "heartbeat": "select * from df._heartbeat('00000000-0000-0000-0000-000000000001'::uuid)",
@@ -55,6 +60,8 @@ QUERIES = {
     "df list by label": "select * from df.list_instances(null, 100, 'l7')",
     "list": "select pgflows.list_instances(null, 'completed', null, null, 100, null)",
     "list by label": "select pgflows.list_instances(null, null, 'l7', null, 100, null)",
+    "df metrics": "select * from df.metrics()",
+    "stats": "select pgflows.stats()",
 }
 PLANS = {
     "claim": "select * from df._work w where w.owner is null and w.failures < 2 "
@@ -82,6 +89,8 @@ class Figures:
     df_list_by_label_ms: float
     list_ms: float
     list_by_label_ms: float
+    df_metrics_ms: float
+    stats_ms: float
 
 
 async def median_ms(conn: asyncpg.Connection[Any], query: str, *args: object) -> float:
@@ -98,6 +107,10 @@ async def fill(conn: asyncpg.Connection[Any], begin: int, end: int) -> None:
         last = min(first + CHUNK, end) - 1
         await conn.execute(FILL, WORKFLOW, ORDER, first, last)
     await conn.execute("vacuum analyze")
+    began = await conn.fetchval("select clock_timestamp()")
+    while not await conn.fetchval(COUNTED, began):
+        await conn.execute("select df._count(), pgflows._count()")  # as the clean-up does
+        await asyncio.sleep(1)
 
 
 async def measure(conn: asyncpg.Connection[Any], dsn: str, finished: int) -> Figures:
