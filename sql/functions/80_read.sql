@@ -75,18 +75,36 @@ returns boolean language sql stable set search_path = pg_catalog, pg_temp as $$
   from pgflows.instances i where i.instance_id = p_instance
 $$;
 
--- Newest first. A uuid v7 begins with its millisecond, so the primary key is the order of time: the cursor is the last
--- id of a page, and `since` bounds the scan by an id too (a second early, then exactly by created_at).
--- The plan depends on which filters are given, hence a custom plan each time. Of the two parts of the union the second counts only
--- if running instances are asked for: those that say pending and are claimed.
+-- One page, newest first, with statuses as _status tells them. A uuid v7 begins with its millisecond, so the primary key is
+-- the order of time, and `since` bounds the scan by an id too (a second early, then exactly by created_at). The statement is
+-- made for the filters that are given, so that each has its index.
+create or replace function pgflows._page(
+  p_workflow text, p_status text, p_label text, p_since timestamptz, p_limit integer, p_cursor uuid
+) returns setof pgflows.instances language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+  v_filters constant text := concat(
+    case when p_workflow is not null then ' and i.workflow = $1' end,
+    case when p_label is not null then ' and i.label = $3' end,
+    case when p_since is not null then ' and i.instance_id >= pgflows.first_id($4 - interval ''1 s'') and i.created_at >= $4' end,
+    case when p_cursor is not null then ' and i.instance_id < $5' end);
+  v_rows constant text := '(select i.* from pgflows.instances i where %s' || v_filters || ' order by i.instance_id desc limit $6)';
+  v_claimed constant uuid[] := case when p_status in ('pending', 'running') then array(select pgflows._claimed()) end;
+begin
+  return query execute case p_status
+    when 'pending' then format(v_rows, 'i.status = $2 and i.instance_id <> all ($7)')
+    when 'running' then format(v_rows, 'i.status = $2') || ' union all '
+      || format(v_rows, 'i.status = ''pending'' and i.instance_id = any ($7)') || ' order by instance_id desc limit $6'
+    else format(v_rows, case when p_status is null then 'true' else 'i.status = $2' end)
+  end
+  using p_workflow, p_status, p_label, p_since, p_cursor, p_limit, v_claimed;
+end $$;
+
+-- The cursor is the last id of a page.
 create or replace function pgflows.list_instances(
   p_workflow text default null, p_status text default null, p_label text default null,
   p_since timestamptz default null, p_limit integer default 100, p_cursor uuid default null
-) returns jsonb language plpgsql stable
-set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan as $$
+) returns jsonb language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
-  v_first uuid := case when p_since is not null then pgflows.first_id(p_since - interval '1 s') end;
-  v_claimed uuid[] := case when p_status in ('pending', 'running') then array(select pgflows._claimed()) end;
   v_rows jsonb;
   v_last uuid;
 begin
@@ -104,21 +122,8 @@ begin
     case when max(page.k) > p_limit then (array_agg(page.instance_id) filter (where page.k = p_limit))[1] end
   into v_rows, v_last
   from (
-    select row_number() over (order by found.instance_id desc) k, found.*
-    from (
-      select i.* from (
-        select * from pgflows.instances o
-        where p_status is null or (o.status = p_status and (p_status <> 'pending' or o.instance_id <> all (v_claimed)))
-        union all
-        select * from pgflows.instances o
-        where p_status = 'running' and o.status = 'pending' and o.instance_id = any (v_claimed)
-      ) i
-      where (p_workflow is null or i.workflow = p_workflow)
-        and (p_label is null or i.label = p_label)
-        and (p_since is null or (i.instance_id >= v_first and i.created_at >= p_since))
-        and (p_cursor is null or i.instance_id < p_cursor)
-      order by i.instance_id desc limit p_limit + 1
-    ) found
+    select row_number() over (order by i.instance_id desc) k, i.*
+    from pgflows._page(p_workflow, p_status, p_label, p_since, p_limit + 1, p_cursor) i
   ) page;
   return jsonb_build_object('instances', coalesce(v_rows, '[]'), 'next_cursor', v_last);
 end $$;
@@ -204,7 +209,7 @@ $$;
 revoke all on function
   pgflows._find_instance(text), pgflows._status, pgflows._claimed, pgflows._instance_document(uuid),
   pgflows.get_instance(text), pgflows.has_ended(uuid),
-  pgflows.list_instances(text, text, text, timestamptz, integer, uuid),
+  pgflows._page, pgflows.list_instances(text, text, text, timestamptz, integer, uuid),
   pgflows._milliseconds(timestamptz, timestamptz), pgflows.history(text),
   pgflows._workflow_document(pgflows.workflows), pgflows.list_workflows(), pgflows.get_workflow(text),
   pgflows.workflow_checksum(text, text)
