@@ -131,6 +131,10 @@ select current_setting('x.y', true) as y, current_setting('search_path') as p,
   (select count(*) from pg_listening_channels()) as l,
   (select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()) as a
 """
+NO_LOCK = (
+    "select count(*) = 0 from pg_locks l join pg_database d on d.oid = l.database "
+    "where l.locktype = 'advisory' and d.datname = current_database()"
+)
 CLEAN = {
     "y": None,
     "p": '"$user", public',
@@ -158,24 +162,19 @@ async def test_what_a_node_leaves_in_its_session_does_not_meet_the_next(
             assert status == "completed", output
             [row] = json.loads(output)["rows"]
             assert row | {"y": row["y"] or None} == CLEAN
-        locks = "select count(*) = 0 from pg_locks where locktype = 'advisory'"
-        await until(lambda: owner.fetchval(locks), what="the locks of the last node's session")
+        await until(lambda: owner.fetchval(NO_LOCK), what="the locks of the last node's session")
 
 
 async def test_a_session_keeps_no_lock_while_it_is_idle(
     database: Database, owner: Connection
 ) -> None:
-    held = (
-        "select count(*) = 0 from pg_locks l join pg_database d on d.oid = l.database "
-        "where l.locktype = 'advisory' and d.datname = current_database()"
-    )
     async with running_engine(database):
         for text in ["select pg_advisory_lock(4711) is null as a"] * 3 + [
             "select 1 / (pg_advisory_lock(4711) is not null)::int - 1 / 0 as a"
         ] * 2:
             instance = await owner.fetchval("select df.start($1)", text)
             await finished(owner, instance)
-            assert await until(lambda: owner.fetchval(held), what="the lock of an idle session")
+            assert await until(lambda: owner.fetchval(NO_LOCK), what="the lock of an idle session")
 
 
 async def test_a_compiled_statement_that_cannot_be_prepared_fails_alone(
