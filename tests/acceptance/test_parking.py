@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import json
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from typing import Any
 
 import psutil
 import pytest
 
+from pgflows.config import Settings
 from pgflows.database.connections import ENGINE, connect
+from pgflows.engine import open_engine
+from pgflows.engine import runs as runs_in_memory
 from tests.acceptance.peers import Peer, serving_steps
 from tests.acceptance.runs import Runs, effect
 from tests.conftest import Database, Spawn, until
@@ -106,6 +111,27 @@ async def test_long_waits_leave_memory_and_come_back(
             assert await runs.ended(instance) == "completed", await runs.output(instance)
     both = [f"{n} {when}" for n in range(len(WAITS)) for when in ("after", "before")]
     assert await runs.effects() == both
+
+
+async def test_run_that_a_signal_has_woken_is_not_parked_again(
+    database: Database, runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would wait for a heartbeat then, though its signal is there."""
+    monkeypatch.setattr(runs_in_memory, "SHOW_SECONDS", 0.002)
+    settings = Settings(run_dsn=database.run_dsn)
+    async with open_engine(settings, dsn=database.dsn) as engine:
+        task = asyncio.create_task(engine.serve())
+        started = [await runs.start("df.wait_for_signal('go')") for _ in range(200)]
+        for instance in started:
+            await until(partial(runs.parked, instance), what="each run being parked")
+        signals = "select df.signal(i, 'go', '1') from unnest($1::text[]) i"
+        await runs.conn.execute(signals, started)
+        await runs.all_ended()
+        parked_times = engine.stats()["parked"]
+        task.cancel()
+        await asyncio.wait([task])
+    assert await runs.states() == {"completed": 200}
+    assert parked_times == 200
 
 
 @pytest.mark.parametrize(

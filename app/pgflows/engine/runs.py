@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from pgflows.crash import crash_point
 from pgflows.database.faults import is_away
@@ -13,7 +14,7 @@ from pgflows.engine.sql.statements import SessionEnded
 from pgflows.engine.suspects import Suspects
 from pgflows.engine.walk.rooms import Rooms
 from pgflows.engine.walk.run import Run
-from pgflows.engine.write.checkpoint import ClaimLost, Spoiled
+from pgflows.engine.write.checkpoint import ClaimLost, Entry, Spoiled
 
 log = logging.getLogger("pgflows.engine")
 
@@ -103,23 +104,34 @@ class Runs:
         if instance in self._runs:
             self._runs[instance][0].deliver(letters)
 
-    async def keep_showing(self) -> None:
-        """Writes what nobody has seen for a while, and lets runs that only wait leave memory."""
+    async def keep_showing(self, wake: Callable[[], None]) -> None:
+        """Writes what nobody has seen for a while, and lets runs that only wait leave memory.
+
+        Calls `wake` after some have left that wait for signals: one may have come meanwhile.
+        """
         while True:
             await asyncio.sleep(SHOW_SECONDS / 2)
             parking = []
             for run, task in self._runs.values():
                 for entry in run.overdue(SHOW_SECONDS):
                     self._rooms.checkpointer.add(entry)
+                if run.instance in self._rooms.mail:
+                    continue  # what it waits for may be there
                 if (parked := run.parked()) is not None:
                     crash_point("before_park")
                     # queued at once: what the run writes from here on must come after it
                     queued = self._rooms.checkpointer.queue(parked)
-                    parking.append(self._park(run, task, queued))
-            await asyncio.gather(*parking)
+                    parking.append(self._park(run, task, queued, parked))
+            if any(await asyncio.gather(*parking)):
+                wake()
 
-    async def _park(self, run: Run, task: asyncio.Task[None], landed: asyncio.Future[None]) -> None:
-        """The run leaves memory; its wake-up time or a signal brings it back, here or elsewhere."""
+    async def _park(
+        self, run: Run, task: asyncio.Task[None], landed: asyncio.Future[None], entry: Entry
+    ) -> bool:
+        """The run leaves memory; its wake-up time or a signal brings it back, here or elsewhere.
+
+        Returns whether it waits for a signal.
+        """
         try:
             await landed
             crash_point("after_park")
@@ -130,3 +142,4 @@ class Runs:
             await self._claims.release(run.instance, run.token, reason)
         task.cancel()
         self.parked += 1
+        return entry.state is not None and bool(entry.state.signals)

@@ -96,7 +96,7 @@ class EngineSession:
                 await _run_all(
                     claiming.keep_claiming(),
                     rooms.checkpointer.keep_flushing(),
-                    runs.keep_showing(),
+                    runs.keep_showing(claiming.wake),
                     rooms.mail.keep_reading(runs.deliver),
                     *(rooms.batches.keep_running(conn) for conn in batching),
                 )

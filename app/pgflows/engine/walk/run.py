@@ -65,6 +65,9 @@ class Run:
 
     def parked(self) -> Entry | None:
         """The entry that lets the run leave memory; None if it has something to do here."""
+        waits = (b.idle_signal for b in self._state.branches)
+        if any(name is not None and self._leaves.signals.raised(name) for name in waits):
+            return None
         return parked(self._state)
 
     async def _visit(self, node: Node, branch: Branch) -> Result:

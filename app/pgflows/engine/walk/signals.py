@@ -32,6 +32,10 @@ class Signals:
                 self._raised.setdefault(name, deque()).append((number, data))
         self._arrived.set()
 
+    def raised(self, name: str) -> bool:
+        """Whether a signal of this name is here that no node has taken yet."""
+        return bool(self._raised.get(name))
+
     async def wait_for(self, node: Node, branch: Branch) -> Result:
         name, key, clock = node.spec["signal_name"], branch.key(node), branch.run.clock
         timeout = node.spec.get("timeout_seconds")
