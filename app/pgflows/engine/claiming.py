@@ -18,7 +18,8 @@ MOST_AT_ONCE = 100  # runs in one claim
 CROWDED = 50  # nodes that wait; an engine with more than this claims nothing
 SMALL_ROOM = 16  # runs; an engine with less room than this claims every few milliseconds only
 POLL_ABOVE_RUNS = 32  # runs in memory; an engine with more polls, so that starts need not notify
-POLL_SECONDS = 0.005  # between two looks for work
+POLL_SECONDS = 0.005  # between two looks for work; doubled while there is none
+LONGEST_POLL_SECONDS = 0.02  # several engines would only take work from each other in smaller bites
 POLL_FOR_SECONDS = 0.065  # df._claim is told 60 ms
 SHORTEST_WAIT_SECONDS = 0.001
 
@@ -38,6 +39,7 @@ class Claiming:
         self._beat_at = 0.0
         self._due: float | None = None
         self._polls_until: float | None = None
+        self._poll_seconds = POLL_SECONDS
 
     def wake(self) -> None:
         """There may be work."""
@@ -80,7 +82,7 @@ class Claiming:
             until_due = self._due - self._clock.now()
             seconds = max(SHORTEST_WAIT_SECONDS, min(seconds, until_due))
         if self._polls_until is not None:
-            seconds = min(seconds, POLL_SECONDS)
+            seconds = min(seconds, self._poll_seconds)
         try:
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
@@ -111,6 +113,8 @@ class Claiming:
         rows = await self._claims.claim(most, polls=polls)
         if polls:
             self._polls_until = time.monotonic() + POLL_FOR_SECONDS
+        longer = min(2 * self._poll_seconds, LONGEST_POLL_SECONDS)
+        self._poll_seconds = POLL_SECONDS if rows else longer
         crash_point("after_claim_instance")
         self._due = None
         if len(rows) == most:
