@@ -16,7 +16,7 @@ from pgflows.config import Settings
 from pgflows.database.embedded import EmbeddedServer
 from pgflows.database.migrations import migrate
 from tests.acceptance.runs import EFFECTS as EFFECTS_OF_RUNS
-from tests.acceptance.runs import Runs
+from tests.acceptance.runs import SILENT, Runs
 from tests.conftest import Database, Process, Spawn, free_port, until
 
 EFFECTS = "create table public.effects (instance_id text, step_key text, attempt int)"
@@ -49,6 +49,10 @@ class Deployment:
             EFFECTS_DSN=self.dsn,
             **{"PGFLOWS_APP": "tests.acceptance.deployment:app"} | environment,
         )
+
+    async def forget_dead_engines(self) -> None:
+        """What a dead engine held is free as soon as another beats."""
+        await self.conn.execute(SILENT)
 
     async def start(self, name: str = "run", seconds: float = 0, workflow: str = "three") -> Any:
         given = json.dumps({"name": name, "seconds": seconds})

@@ -116,6 +116,7 @@ async def test_engine_killed_while_a_step_waits_is_replaced(
     instance = await deployment.start()
     found = await waiting(deployment, instance)
     engine.kill(signal.SIGKILL)
+    await deployment.forget_dead_engines()
     deployment.engine()
     later = await waiting(deployment, instance, tries=found["tries"] + 2)
     assert later["since"] == found["since"]

@@ -30,6 +30,7 @@ async def test_an_engine_killed_there_is_replaced(deployment: Deployment, point:
     engine = deployment.engine(PGFLOWS_CRASH_AT=point)
     instance = await deployment.start()
     engine.wait_for_crash()
+    await deployment.forget_dead_engines()
     deployment.engine()
     assert await deployment.ended(instance) == "completed"
     await deployment.assert_recorded_once(instance)

@@ -7,13 +7,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.acceptance.peers import Peer, serving_steps
-from tests.acceptance.runs import Runs, effect
+from tests.acceptance.runs import SILENT, Runs, effect
 from tests.conftest import Database, Spawn, until
 
-SILENT = (
-    "update df._worker_epoch set last_seen_at = clock_timestamp() - interval '3.1 s' "
-    "where last_seen_at > clock_timestamp() - interval '3 s'"
-)
 SLOW = "df.sql($s$insert into public.effects select 'slow {n}' from pg_sleep(2)$s$)"
 NODES = {
     "SQL": SLOW,
