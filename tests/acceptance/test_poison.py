@@ -80,7 +80,7 @@ async def test_failures_are_counted_from_the_last_progress(runs: Runs) -> None:
         await runs.conn.execute(AT_ONCE)
         [claim] = await runs.conn.fetch("select * from df._claim($1, 1)", engine)
         await runs.conn.execute("select df._release($1, $2, 'no')", instance, claim["token"])
-        assert await runs.status(instance) == "pending"
+        assert await runs.status(instance) == "running"
     assert [(await runs.conn.fetchval("select failures from df._work"))] == [1]
 
 
@@ -160,8 +160,11 @@ class Lives:
         self.held |= {r["instance_id"] for r in rows}
 
     async def die(self) -> None:
+        """The engine falls silent, and another notices."""
         await self.runs.conn.execute(DEAD)
-        await self.runs.conn.execute("select df._heartbeat(gen_random_uuid())")
+        other = await self.runs.conn.fetchval("select gen_random_uuid()")
+        for act in ("df._open_engine", "df._heartbeat", "pgflows.worker_close"):
+            await self.runs.conn.execute(f"select {act}($1)", other)
 
 
 async def test_engines_killed_for_other_reasons_fail_no_run(runs: Runs) -> None:
@@ -172,7 +175,7 @@ async def test_engines_killed_for_other_reasons_fail_no_run(runs: Runs) -> None:
         await lives.claim()
         await lives.claim()
         await lives.die()
-    assert await runs.states() == {"pending": 1000}
+    assert await runs.states() == {"running": 1000}
     assert await runs.conn.fetchval("select max(wake_at) <= clock_timestamp() from df._work")
 
 
