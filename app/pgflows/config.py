@@ -78,7 +78,7 @@ class Settings(BaseSettings):
         for entry in value:
             if not re.match(r"(private:)?https?://[^/?#@]+(/[^?#]*)?$", entry):
                 raise ValueError(
-                    f"{entry!r} is no URL prefix: write http(s)://host[:port][/path], with "
+                    f"{entry!r} is not a URL prefix: write http(s)://host[:port][/path], with "
                     "private: before it if the host may be in a private network"
                 )
         return value
@@ -114,7 +114,7 @@ class Settings(BaseSettings):
 def _checked_url(url: str) -> str:
     split = urlsplit(url)
     if split.scheme not in ("http", "https") or not split.hostname:
-        raise ValueError(f"{url!r} is no URL: it must begin with http:// or https:// and a host")
+        raise ValueError(f"{url!r} is not a URL: it must begin with http:// or https:// and a host")
     return url
 
 

@@ -1,4 +1,4 @@
-"""How many calls go to one server at once, or statements of one role, and who waits for a slot."""
+"""Limits how many calls one server gets at once, or how many statements run as one role."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class Runs:
     # -- from claim to end
 
     def expect(self) -> None:
-        """Runs are about to be claimed: from now on, who is cancelled before it begins counts."""
+        """Remembers every cancel from now on, because runs are about to be claimed."""
         self._cancelled.clear()
 
     def begin(self, claim: Claim) -> None:

@@ -76,7 +76,7 @@ def create_app(
             async with opened:
                 yield
         except PgflowsError as e:
-            fastapi.state.failure = e  # for who runs the server: the reason in one line
+            fastapi.state.failure = e  # whoever runs the server shows the reason in one line
             raise
 
     fastapi = Api(

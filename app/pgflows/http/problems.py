@@ -209,7 +209,7 @@ def _database_away(request: Request, error: Exception) -> Response:
 
 
 def limited(receive: Receive, limit: int) -> Receive:
-    """A receive channel that raises InputTooLarge past so many bytes."""
+    """A receive channel that raises InputTooLarge after `limit` bytes."""
     total = 0
 
     async def counted() -> Message:

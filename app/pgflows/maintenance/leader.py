@@ -24,13 +24,14 @@ log = logging.getLogger("pgflows.maintenance")
 
 LEAD = "select pgflows.lead()"
 ASK_EVERY_SECONDS = 2.0  # how long a dead leader's place may stay empty
-FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 5.0  # between attempts to reach the database
+FIRST_PAUSE_SECONDS = 0.1  # between attempts to reach the database
+LONGEST_PAUSE_SECONDS = 5.0
 IDLE_SHARE = 4  # a chore that takes long rests for this many times as long
 
 
 @dataclass(frozen=True)
 class Chore:
-    """Something that the leader does every so many seconds."""
+    """Something that the leader does every `every_seconds`."""
 
     name: str
     every_seconds: float

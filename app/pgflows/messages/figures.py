@@ -49,7 +49,9 @@ class StepStats(BaseModel):
     left_behind: int = Field(
         description="Step functions that go on past their time limit and cannot be stopped"
     )
-    left_behind_limit: int = Field(description="From so many on, no more steps are begun")
+    left_behind_limit: int = Field(
+        description="When left_behind reaches this number, no more steps are begun"
+    )
 
 
 class Stats(BaseModel):

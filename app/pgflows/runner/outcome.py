@@ -29,7 +29,7 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Later:
-    """Nothing runs now; ask again after so many seconds."""
+    """Nothing runs now; ask again after `seconds`."""
 
     seconds: float
     why: str

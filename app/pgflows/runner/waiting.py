@@ -7,7 +7,7 @@ from typing import Any
 
 
 async def ends_within(future: asyncio.Future[Any], seconds: float) -> bool:
-    """Whether the future is done after at most so many seconds. It goes on if the wait ends."""
+    """Whether the future is done after `seconds` at most. It goes on if the wait ends."""
     if future.done():
         return True
     loop = asyncio.get_running_loop()

@@ -8,7 +8,9 @@ from dataclasses import asdict, dataclass
 from pgflows.config import Settings
 from pgflows.database.connections import Connection
 
-OK, WARNING, BROKEN = "ok", "warning", "broken"
+OK = "ok"
+WARNING = "warning"
+BROKEN = "broken"
 
 
 @dataclass(frozen=True)

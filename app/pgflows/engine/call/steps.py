@@ -20,7 +20,7 @@ log = logging.getLogger("pgflows.engine")
 
 LONGEST_REASON = 300  # characters
 TELL_EVERY = 60.0  # seconds between two lines in the log about one step
-MOST_TOLD = 1000  # steps whose last line in the log is remembered
+MOST_TOLD = 1000  # steps whose last line in the log is kept in mind
 
 Ask = Callable[[Sequence["Waiting"]], Awaitable[Sequence[bool]]]
 

@@ -34,7 +34,8 @@ CONTROL = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 FATAL = ("FATAL", "PANIC")  # severities of what ends a session
-READ_ONLY, TRANSACTION_TIMEOUT = "25006", "25P04"
+READ_ONLY = "25006"
+TRANSACTION_TIMEOUT = "25P04"
 CANNOT_WRITE = (
     "select pg_catalog.pg_is_in_recovery() or exists (select from pg_catalog.pg_settings "
     "where name = 'default_transaction_read_only' and setting = 'on' "

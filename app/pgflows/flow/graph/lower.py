@@ -19,7 +19,8 @@ from pgflows.flow.graph.tree import Http, Node, Sql, sequence
 from pgflows.flow.program import Program, StepCall
 
 FIRST_STRAND = "main"
-FIRST_SEQ, LATER_SEQ = "0", "$e.seq"
+FIRST_SEQ = "0"
+LATER_SEQ = "$e.seq"
 CAPTURE = "e"
 HEADERS = {
     "content-type": "application/json",
