@@ -179,7 +179,7 @@ async def test_every_answer_is_judged_anew() -> None:
     "entry", ["api.example.com", "ftp://api.example.com", "http://", "http://u@a/", "http://a/?x=1"]
 )
 def test_a_setting_that_is_no_prefix_is_refused(entry: str) -> None:
-    with pytest.raises(ValidationError, match="no URL prefix"):
+    with pytest.raises(ValidationError, match="not a URL prefix"):
         Settings(http_targets=(entry,))
 
 
