@@ -57,7 +57,8 @@ create or replace function df.metrics()
 returns table (
   total_instances bigint, running_instances bigint, completed_instances bigint, failed_instances bigint,
   total_executions bigint, total_events bigint
-) language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
+) language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+  set enable_seqscan = off set jit = off set max_parallel_workers_per_gather = 0 as $$
 begin
   return query
   select sum(f.n)::bigint, coalesce(sum(f.n) filter (where f.status in ('pending', 'running')), 0)::bigint,

@@ -57,7 +57,8 @@ end $$;
 
 -- Instances that ended, by workflow and status.
 create or replace function pgflows.ended_counts()
-returns jsonb language plpgsql stable set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
+returns jsonb language plpgsql stable set search_path = pg_catalog, pg_temp
+  set enable_seqscan = off set jit = off set max_parallel_workers_per_gather = 0 as $$
 declare
   v_from uuid := pgflows.first_id((select u.until from pgflows.counted_until u where u.source = 'pgflows'));
 begin
