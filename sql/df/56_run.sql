@@ -95,13 +95,18 @@ end $$;
 create or replace function df._fix_settings()
 returns void language plpgsql as $$
 begin
-  perform pg_catalog.set_config('df.in_workflow', 'true', false), pg_catalog.set_config('client_connection_check_interval', '1000', false),
-    pg_catalog.set_config('idle_in_transaction_session_timeout', '4000', false), pg_catalog.set_config('idle_session_timeout', '0', false),
-    pg_catalog.set_config('exit_on_error', 'off', false), pg_catalog.set_config('default_transaction_isolation', 'read committed', false),
-    pg_catalog.set_config('default_transaction_deferrable', 'off', false), pg_catalog.set_config('standard_conforming_strings', 'on', false),
-    pg_catalog.set_config('extra_float_digits', '1', false), pg_catalog.set_config('client_min_messages', 'warning', false);
+  set df.in_workflow = 'true';
+  set client_connection_check_interval = 1000;
+  set idle_in_transaction_session_timeout = 4000;
+  set idle_session_timeout = 0;
+  set exit_on_error = off;
+  set default_transaction_isolation = 'read committed';
+  set default_transaction_deferrable = off;
+  set standard_conforming_strings = on;
+  set extra_float_digits = 1;
+  set client_min_messages = warning;
   if pg_catalog.current_setting('synchronous_commit') operator(pg_catalog.=) 'off' then
-    perform pg_catalog.set_config('synchronous_commit', 'on', false);
+    set synchronous_commit = on;
   end if;
 end $$;
 

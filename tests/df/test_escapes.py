@@ -140,7 +140,8 @@ LOOK = """select pg_backend_pid() as pid, concat_ws(' ', current_setting('search
   (select string_agg(name, ',') from pg_cursors where name = 'kept'),
   (select string_agg(name, ',') from pg_prepared_statements where name = 'kept'),
   (select string_agg(c, ',') from pg_listening_channels() c),
-  (select count(*) from pg_locks where locktype = 'advisory')) as left"""
+  (select count(*) from pg_locks l join pg_database d on d.oid = l.database
+    where l.locktype = 'advisory' and d.datname = current_database())) as left"""
 
 
 async def test_what_a_node_leaves_in_its_session_is_gone_for_the_next(

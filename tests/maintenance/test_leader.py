@@ -23,7 +23,11 @@ OLD = (
     "insert into pgflows.instances (instance_id, workflow, version, input, started_by) "
     "values (pgflows.uuid7(), 'w', '1', '{}', 'me') returning instance_id"
 )
-LEADER = "select pid from pg_locks where locktype = 'advisory' and classid = 1885824887 and granted"
+LEADER = (
+    "select l.pid from pg_locks l join pg_database d on d.oid = l.database "
+    "where d.datname = current_database() "
+    "and l.locktype = 'advisory' and l.classid = 1885824887 and l.granted"
+)
 CUT = "select pg_terminate_backend(pid, 5000) from pg_stat_activity where pid = $1"
 
 
