@@ -14,16 +14,14 @@ PATIENCE = 60  # seconds
 # The extension drops a signal that comes before its engine listens, a moment after the node shows
 # running. Only the engine's own record tells: a subscription that no other work follows.
 LISTENS = """
-select exists (
-  select from _duroxide.history h
-  where (h.instance_id = $1 or starts_with(h.instance_id, $1 || '::'))
-    and h.event_data::json ->> 'type' = 'ExternalSubscribed'
-    and not exists (
-      select from _duroxide.history l
-      where l.instance_id = h.instance_id and l.execution_id = h.execution_id
-        and l.event_id > h.event_id and l.event_data::json ->> 'type' like 'Activity%'
-    )
-)
+select count(*) >= $2 from _duroxide.history h
+where (h.instance_id = $1 or starts_with(h.instance_id, $1 || '::'))
+  and h.event_data::json ->> 'type' = 'ExternalSubscribed'
+  and not exists (
+    select from _duroxide.history l
+    where l.instance_id = h.instance_id and l.execution_id = h.execution_id
+      and l.event_id > h.event_id and l.event_data::json ->> 'type' like 'Activity%'
+  )
 """
 
 
@@ -103,18 +101,6 @@ async def finish(conn: Connection, instance: str) -> Played:
     return await look(conn, instance)
 
 
-async def signal_on(conn: Connection, instance: str, name: str) -> Played:
-    """Raises a signal until the instance ends: the extension drops what comes before the wait."""
-
-    async def ended() -> bool:
-        await conn.fetchval("select df.signal($1, $2)", instance, name)
-        status = await conn.fetchval("select df.status($1)", instance)
-        return status in ("completed", "failed", "cancelled")
-
-    await until(ended, PATIENCE, "the end")
-    return await finish(conn, instance)
-
-
 async def look(conn: Connection, instance: str) -> Played:
     info = await conn.fetchrow("select * from df.instance_info($1)", instance)
     assert info is not None
@@ -123,10 +109,10 @@ async def look(conn: Connection, instance: str) -> Played:
     return Played(instance, info["status"], info["output"], result, [dict(n) for n in nodes])
 
 
-async def until_listening(conn: Connection, instance: str) -> None:
-    """Waits until a signal that is raised now is not too early."""
+async def until_listening(conn: Connection, instance: str, waits: int = 1) -> None:
+    """Waits until a signal that is raised now for one of these waits is not too early."""
     if await conn.fetchval("select to_regclass('_duroxide.history') is not null"):
-        await until(lambda: conn.fetchval(LISTENS, instance), what="a wait for a signal")
+        await until(lambda: conn.fetchval(LISTENS, instance, waits), what="the waits for signals")
 
 
 async def until_node(conn: Connection, instance: str, type: str, status: str = "running") -> None:

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from pgflows.database.connections import Connection
-from tests.conformance.stage import Played, play, signal_on, start, until_node
+from tests.conformance.stage import Played, finish, play, start, until_listening, until_node
 from tests.conftest import until
 
 
@@ -76,7 +76,9 @@ async def test_a_losing_loop_shows_where_it_was_cancelled(actor: Connection) -> 
         "where inferred_status = 'running' and node_type = 'SIGNAL'"
     )
     await until(lambda: actor.fetchval(waiting, instance), what="two waits")
-    played = await signal_on(actor, instance, "go")
+    await until_listening(actor, instance, waits=2)
+    await actor.fetchval("select df.signal($1, 'go')", instance)
+    played = await finish(actor, instance)
     assert played.node("LOOP")["status"] == "failed"
     assert "cancelled after losing RACE" in played.node("LOOP")["result"]
     assert scope(played, "LOOP") == "ID::1::LOOP::1"
@@ -104,6 +106,7 @@ async def test_a_loop_that_ended_is_not_run_again_when_the_run_was_out_of_memory
     flow = f"df.seq(df.seq({form.format(loop=loop)}, df.wait_for_signal('go')), 'select $last')"
     instance = await start(actor, flow)
     await until_node(actor, instance, "SIGNAL")
-    assert (await signal_on(actor, instance, "go")).cell == 2
+    await actor.fetchval("select df.signal($1, 'go')", instance)
+    assert (await finish(actor, instance)).cell == 2
     assert await actor.fetchval(f"select array_agg(n) from corpus.{made}") == [0, 1, 2]  # noqa: S608
     await actor.execute(f"drop table corpus.{made}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pgflows.database.connections import Connection
-from tests.conformance.stage import finish, play, start, until_node
+from tests.conformance.stage import finish, play, start, until_listening, until_node
 from tests.conftest import until
 
 LATER = "'select pg_sleep(0.3)'"
@@ -26,6 +26,7 @@ async def test_branches_run_at_the_same_time(actor: Connection) -> None:
     instance = await start(actor, flow)
     waiting = "select count(*) = 3 from df.instance_nodes($1) where inferred_status = 'running' "
     await until(lambda: actor.fetchval(waiting + "and node_type = 'SIGNAL'", instance))
+    await until_listening(actor, instance, waits=3)
     for name in "cab":
         await actor.fetchval(
             "select df.signal($1, $2::text, to_json($2::text)::text)", instance, name
