@@ -34,26 +34,32 @@ FOREIGN_ORIGINS = [
 ALLOWED = ("listed.example",)
 
 
+def refused(host: str | None, origin: str | None) -> bool:
+    try:
+        check_names(host, origin, ALLOWED)
+    except Forbidden:
+        return True
+    return False
+
+
 @pytest.mark.parametrize("host", OWN_HOSTS)
 def test_a_loopback_or_listed_host_name_is_answered(host: str) -> None:
-    check_names(host, None, ALLOWED)
+    assert not refused(host, None)
 
 
 @pytest.mark.parametrize("host", FOREIGN_HOSTS)
 def test_any_other_host_name_is_refused(host: str | None) -> None:
-    with pytest.raises(Forbidden):
-        check_names(host, None, ALLOWED)
+    assert refused(host, None)
 
 
 @pytest.mark.parametrize("origin", OWN_ORIGINS)
 def test_pages_of_the_service_and_of_listed_hosts_are_answered(origin: str) -> None:
-    check_names("127.0.0.1:8000", origin, ALLOWED)
+    assert not refused("127.0.0.1:8000", origin)
 
 
 @pytest.mark.parametrize("origin", FOREIGN_ORIGINS)
 def test_pages_of_any_other_origin_are_refused(origin: str) -> None:
-    with pytest.raises(Forbidden):
-        check_names("127.0.0.1:8000", origin, ALLOWED)
+    assert refused("127.0.0.1:8000", origin)
 
 
 async def assert_forbidden(http: httpx.AsyncClient, prefix: str, headers: dict[str, str]) -> None:

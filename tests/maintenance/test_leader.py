@@ -105,7 +105,7 @@ async def test_leader_killed_is_followed_by_another_engine_process(
     first.kill()
     await until(lambda: leads(second))
     gone = "select not exists (select from pgflows.instances where instance_id = $1)"
-    await until(lambda: owner.fetchval(gone, instance), what="the pruning")
+    assert await until(lambda: owner.fetchval(gone, instance), what="the pruning")
 
 
 @pytest.mark.slow
