@@ -1,6 +1,6 @@
 -- An engine called steps and got answers that do not say that they are the ledger's: which steps are still to be called?
 -- Those that the ledger has open. For each it keeps what came instead of an outcome, until a service begins with the step.
--- What the ledger does not know at all is no step of a run, and what a service or a claim has locked is noted next time.
+-- What the ledger does not know at all is not a step of any run, and what a service or a claim has locked is noted next time.
 create or replace function pgflows.await_steps(p_df_id text[], p_step_key text[], p_reason text[])
 returns boolean[] language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare

@@ -1,8 +1,8 @@
 """Compiled nodes in batches: one server call and one commit for many runs.
 
-The statements of the renderer only compute and call take, put and finish, so many of them can
-share a transaction; each fails alone. A run's pending checkpoints travel in the same statement, so
-the answer of an HTTP call becomes durable together with the node that follows it.
+The statements of the renderer only compute and call take, put and finish. Therefore a transaction
+can hold a whole batch of them; each fails alone. A run's pending checkpoints travel in the same
+statement, so the answer of an HTTP call becomes durable together with the node that follows it.
 """
 
 from __future__ import annotations
